@@ -1,0 +1,51 @@
+"""Texts and their digests: what makes two prompts, two examples or two recipes the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from typing import Any
+
+_SPACE_AT_LINE_END = re.compile(r"[ \t\f\v]+(?=\n|$)")
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def canonical(text: str) -> str:
+    """The stored form of a prompt or answer: NFC, Unix line ends, no space at line ends or around the text."""
+    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _SPACE_AT_LINE_END.sub("", text).strip()
+
+
+def normalised(text: str) -> str:
+    """The form in which leaks are looked for: case-folded, NFKC, one space between tokens.
+
+    Words lose their punctuation ("Hello, world!" equals "hello world"). A text with digits or without
+    letters keeps its symbols, since there a sign is meaning: "3 + 4" is not "3 - 4".
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if any(c.isdigit() for c in folded) or not any(c.isalpha() for c in folded):
+        return " ".join(folded.split())
+    return _NOT_WORD.sub(" ", folded).strip()
+
+
+def digest(value: Any) -> str:
+    """sha256 (64 hex digits) of a JSON value, independent of the order of keys."""
+    body = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def example_id(prompt: str, reference: str | None) -> str:
+    """The identity of an example: a changed reference answer is another example."""
+    return digest([canonical(prompt), None if reference is None else canonical(reference)])
+
+
+def rationale_id(example: str, text: str, answer: str | None, source: str) -> str:
+    """The identity of a rationale; `source` is the key of the call that wrote it, or who did."""
+    return digest([example, text, answer, source])
+
+
+def rank_key(seed: int, *parts: object) -> str:
+    """A pseudo-random sort key: depends on the seed and the parts, never on row order or the process."""
+    return digest([seed, *(str(part) for part in parts)])
