@@ -28,7 +28,7 @@ class Kind:
         return check(pl.DataFrame(rows, schema=dict(self.columns), orient="row"), self)
 
 
-def _kind(name: str, nullable: str = "", **columns: pl.DataType) -> Kind:
+def _kind(name: str, nullable: str = "", /, **columns: pl.DataType) -> Kind:
     return Kind(name, MappingProxyType(columns), frozenset(nullable.split()))
 
 
