@@ -40,7 +40,8 @@ class Select(_Section):
     first: Method = Field(default="facility_location", description="stage 1, where no student exists yet")
     then: Method = Field(default="ifd", description="the later stages")
     response: Literal["student", "reference"] = Field(
-        default="student", description="ifd: score the student's own answer (BalDistill) or the rationale on file (Cherry_LLM)"
+        default="student",
+        description="ifd: score the student's own answer (BalDistill) or the rationale on file (Cherry_LLM)",
     )
     max_ifd: float = Field(default=1.0, gt=0, description="ifd: an example at or above is dropped as misaligned")
     candidates: Positive | Literal["all"] = Field(
@@ -51,7 +52,9 @@ class Select(_Section):
     @model_validator(mode="after")
     def _stage_one_has_no_student(self) -> Self:
         if self.first == "ifd":
-            raise ValueError("first: ifd needs a student's scores, and stage 1 has none; use facility_location or random")
+            raise ValueError(
+                "first: ifd needs a student's scores, and stage 1 has none; use facility_location or random"
+            )
         return self
 
 
@@ -92,7 +95,9 @@ class Teacher(_Section):
     model: str = Field(default="", description="litellm: a model string such as openai/gpt-4o-mini or ollama/llama3")
     base_url: str | None = None
     api_key_env: str | None = Field(default=None, description="the environment variable that holds the key")
-    file: Path | None = Field(default=None, description="recorded: a JSONL file of earlier replies, relative to the recipe")
+    file: Path | None = Field(
+        default=None, description="recorded: a JSONL file of earlier replies, relative to the recipe"
+    )
     price: Price | Literal["free"] | None = Field(default=None, description="overrides the shipped table")
     concurrency: Positive = 8
     timeout_s: float = Field(default=120.0, gt=0)
@@ -119,7 +124,9 @@ class Rationale(_Section):
     @model_validator(mode="after")
     def _tries_differ(self) -> Self:
         if self.tries > 1 and self.temperature == 0:
-            raise ValueError("tries above 1 at temperature 0 would buy the same text again; raise temperature or set tries: 1")
+            raise ValueError(
+                "tries above 1 at temperature 0 would buy the same text again; raise temperature or set tries: 1"
+            )
         return self
 
 
@@ -128,15 +135,21 @@ class Synthesis(_Section):
 
     per_call: Positive = Field(default=4, description="examples asked for in one call")
     demonstrations: Positive = Field(default=5, description="real examples shown in one call")
-    votes: int = Field(default=1, ge=0, description="independent answers that must agree with the written one; 0 trusts it")
+    votes: int = Field(
+        default=1, ge=0, description="independent answers that must agree with the written one; 0 trusts it"
+    )
     calls_per_row: float = Field(
         default=2.0, gt=0, description="a domain's sub-budget: synthesis calls x per_call for every row that is missing"
     )
     max_tokens: Positive = 1024
     temperature: float = Field(default=1.0, gt=0, le=2)
     instructions: str = Field(default="", description="added to the request: what an example of this task looks like")
-    near_duplicate: float = Field(default=0.9, gt=0, le=1, description="token similarity from which a text is a near duplicate")
-    semantic_duplicate: float = Field(default=0.97, gt=0, le=1, description="cosine from which a text is a semantic duplicate")
+    near_duplicate: float = Field(
+        default=0.9, gt=0, le=1, description="token similarity from which a text is a near duplicate"
+    )
+    semantic_duplicate: float = Field(
+        default=0.97, gt=0, le=1, description="cosine from which a text is a semantic duplicate"
+    )
 
 
 class Limits(_Section):
@@ -166,12 +179,16 @@ class Lora(_Section):
 class Student(_Section):
     """The model that is trained (`student.model`)."""
 
-    base: str = Field(default="small", description="small: built from the sizes below; else a hub name or a local folder")
+    base: str = Field(
+        default="small", description="small: built from the sizes below; else a hub name or a local folder"
+    )
     gguf_file: str | None = Field(default=None, description="the file in `base`, where its weights are GGUF")
     layers: Positive = 2
     width: Positive = 128
     heads: Positive = 4
-    vocabulary: Positive = Field(default=2000, description="BPE tokens, learned from the pool's train prompts and references")
+    vocabulary: Positive = Field(
+        default=2000, description="BPE tokens, learned from the pool's train prompts and references"
+    )
     context: Positive = Field(default=256, description="positions, in tokens")
     lora: Lora | None = None
 
@@ -258,7 +275,9 @@ def load(source: str | Path | dict[str, Any]) -> Recipe:
     try:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe", ["`balkit recipes list` shows those that ship with balkit"]) from None
+        raise RecipeError(
+            f"{path}: no such recipe", ["`balkit recipes list` shows those that ship with balkit"]
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read", [str(error)]) from error
     except yaml.YAMLError as error:
