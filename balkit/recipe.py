@@ -255,11 +255,14 @@ class Recipe(_Section):
         return self
 
     def run_digest(self) -> str:
-        """sha256 of all that can change the run's data: no caps, concurrency, timeouts, tries, prices, paths or URLs."""
+        """sha256 of all that can change the run's data: no caps, concurrency, timeouts, tries, prices, paths, URLs."""
         body = self.model_dump(mode="json", exclude={"caps": True})
         for key in ("base_url", "api_key_env", "file", "price", "concurrency", "timeout_s", "tries"):
             del body["teacher"][key]
         del body["vectors"]["exact_below"]
+        for section, key in (("student", "base"), ("vectors", "model")):
+            if body[section][key] and Path(body[section][key]).is_dir():
+                body[section][key] = Path(body[section][key]).name
         return texts.digest(body)
 
 
@@ -340,7 +343,7 @@ def _keys_at(path: list[str]) -> list[str]:
     for part in path:
         if part not in fields:
             return sorted(fields)
-        kinds = [kind for kind in _models_of(fields[part].annotation)]
+        kinds = _models_of(fields[part].annotation)
         if not kinds:
             return sorted(fields)
         fields = kinds[0].model_fields

@@ -84,5 +84,5 @@ class Teacher(Protocol):
     """Sends each request once. Replies come in completion order, each naming its request."""
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """One attempt a request. Pulls a request only when it can be sent at once, so that what is pulled is in flight."""
+        """One attempt a request. Pulls a request only when it can be sent at once: what is pulled is in flight."""
         ...

@@ -1,0 +1,356 @@
+"""One stage's rows: choose real examples, have answers and missing examples written, refill, repeat, share out.
+
+The order is the recipe's `fill`: real rows first, then written ones, then repeats. A rejected row is replaced by
+the next-ranked real row of its domain, then by synthesis, then by a repeat; what a domain still lacks goes to the
+other domains by the same policy. Everything here is a function of its arguments and of the teacher's replies, and
+the requests of a round depend only on earlier rounds, so a killed stage asks for the same keys again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from balkit import balance, frames, selection, synthesize, texts
+from balkit.recipe import Answers, Rationale, Select, Synthesis
+from balkit.teacher.protocol import Reply, Request
+
+Ask = Callable[[Iterable[Request]], Iterator[Reply]]
+Encode = Callable[[Sequence[str]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a stage may draw on; all frames are of the run's base version plus its own commits."""
+
+    real: pl.DataFrame  # EXAMPLES: train, origin source, not standing in eval, not drawn or rejected before
+    demonstrations: pl.DataFrame  # EXAMPLES: every usable real train example
+    evaluation: Sequence[str]  # prompts of the eval split
+    known: Sequence[str]  # prompts that a written example must not repeat
+    rows: pl.DataFrame  # SNAPSHOT_ROWS of the earlier stages
+    surplus: pl.DataFrame  # EXAMPLES written in earlier stages beyond their quota
+    scores: pl.DataFrame  # example_id, value, reason: what the last student gave the candidates
+    calls_made: Mapping[str, int]  # synthesis calls of earlier stages by domain
+
+
+@dataclass(frozen=True)
+class Tools:
+    """How a stage chooses, asks and checks: the recipe's sections and the two doors to the outside."""
+
+    seed: int
+    fill: Sequence[str]
+    select: Select
+    rationale: Rationale
+    synthesis: Synthesis
+    answers: Answers
+    labels: Sequence[str]
+    endpoint: str
+    model: str
+    share: balance.Shares
+    ask: Ask
+    encode: Encode
+
+
+@dataclass(frozen=True)
+class StageRows:
+    """What a stage adds to the pool. `deficits` says which domain lacked rows and who took them over."""
+
+    rows: pl.DataFrame  # SNAPSHOT_ROWS of this stage alone
+    examples: pl.DataFrame  # EXAMPLES written
+    rationales: pl.DataFrame  # RATIONALES accepted and rejected
+    decisions: pl.DataFrame  # DECISIONS of every step
+    deficits: list[dict[str, Any]]
+
+
+def assemble(quotas: Mapping[str, int], material: Material, *, stage: int, tools: Tools) -> StageRows:
+    """The rows of one stage.
+
+    `quotas` are rows per domain. The result has exactly their sum, unless every way that `fill` allows is used up in
+    every domain; then `deficits` holds an entry with `given_to` empty.
+    """
+    work = _Work(stage, material, tools, ranking=_rank(quotas, material, stage=stage, tools=tools))
+    wanted, exhausted = {domain: rows for domain, rows in quotas.items() if rows}, set[str]()
+    while wanted:
+        lacking = wanted
+        for way in tools.fill:
+            lacking = _WAYS[way](work, lacking)
+        exhausted |= lacking.keys()
+        wanted = _share_out(work, lacking, exhausted, quotas)
+    return work.result(quotas)
+
+
+def _share_out(
+    work: _Work, lacking: Mapping[str, int], exhausted: set[str], quotas: Mapping[str, int]
+) -> dict[str, int]:
+    if not lacking:
+        return {}
+    total = sum(lacking.values())
+    can_write = "synthetic" in work.tools.fill
+    room = {
+        domain: total if can_write or (domain in work.repeatable()) else len(work.queue.get(domain, ()))
+        for domain in quotas
+        if domain not in exhausted
+    }
+    given = balance.redistribute(total, share=work.tools.share, room=room)
+    for domain, rows in sorted(lacking.items()):
+        work.deficits.append({"stage": work.stage, "domain": domain, "rows": rows, "given_to": given})
+    return given
+
+
+def _rank(quotas: Mapping[str, int], material: Material, *, stage: int, tools: Tools) -> pl.DataFrame:
+    """DECISIONS of `select` for every domain with a quota or room for others' rows."""
+    parts = [frames.DECISIONS.empty()]
+    scored = {row["example_id"]: row for row in material.scores.iter_rows(named=True)}
+    for (domain,), candidates in material.real.sort("domain", "example_id").group_by("domain", maintain_order=True):
+        quota = quotas.get(str(domain), 0)
+        # A tail domain gives all it has: nothing is left to choose, and dropping a real row would only buy another.
+        method = tools.select.first if stage == 1 or quota >= candidates.height else tools.select.then
+        chosen = material.rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
+        needs_vectors = method not in ("random", "ifd")
+        ids = candidates["example_id"].to_list()
+        evidence = selection.Evidence(
+            vectors=tools.encode(candidates["prompt"].to_list()) if needs_vectors else None,
+            chosen=tools.encode(chosen["prompt"].to_list()) if needs_vectors and chosen.height else None,
+            scores=np.array([_value(scored.get(i)) for i in ids]) if method == "ifd" else None,
+            reasons=[scored[i]["reason"] if i in scored else "not among the candidates" for i in ids],
+            max_ifd=tools.select.max_ifd,
+            strata=tools.select.strata,
+        )
+        seed = tools.seed + stage
+        parts.append(selection.select(candidates, quota=quota, method=method, evidence=evidence, seed=seed))
+    return pl.concat(parts)
+
+
+def _value(score: Mapping[str, Any] | None) -> float:
+    return float("nan") if score is None or score["value"] is None else float(score["value"])
+
+
+@dataclass
+class _Work:
+    """What has been gathered so far in a stage."""
+
+    stage: int
+    material: Material
+    tools: Tools
+    ranking: pl.DataFrame
+    queue: dict[str, deque[str]] = field(init=False)  # domain -> real example ids not yet tried, best first
+    surplus: pl.DataFrame = field(init=False)
+    taken: list[dict[str, Any]] = field(default_factory=list)  # rows of this stage, in the order of arrival
+    examples: list[pl.DataFrame] = field(default_factory=list)
+    rationales: list[pl.DataFrame] = field(default_factory=list)
+    decisions: list[pl.DataFrame] = field(default_factory=list)
+    deficits: list[dict[str, Any]] = field(default_factory=list)
+    calls_made: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ranked = self.ranking.filter(pl.col("rank").is_not_null()).sort("domain", "rank")
+        self.queue = {
+            str(domain): deque(part["example_id"]) for (domain,), part in ranked.group_by("domain", maintain_order=True)
+        }
+        self.surplus = self.material.surplus.sort("example_id")
+        self.calls_made = dict(self.material.calls_made)
+
+    def repeatable(self) -> set[str]:
+        """Domains that have a row of this run to repeat."""
+        return set(self.material.rows["domain"]) | {row["domain"] for row in self.taken}
+
+    def answered(self, examples: pl.DataFrame, *, hint: bool) -> pl.DataFrame:
+        """Has worked answers written; returns the accepted ones, one an example, and records why others fell."""
+        tools = self.tools
+        written = synthesize.rationales(
+            examples.select("example_id", "prompt", "reference", "domain"),
+            ask=tools.ask,
+            endpoint=tools.endpoint,
+            model=tools.model,
+            stage=self.stage,
+            section=tools.rationale if hint else tools.rationale.model_copy(update={"hint": False}),
+            answers=tools.answers,
+            labels=tools.labels,
+        )
+        self.rationales.append(written)
+        accepted = written.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)
+        fallen = (
+            written.join(accepted, on="example_id", how="anti")
+            .unique("example_id", keep="last", maintain_order=True)
+            .join(examples.select("example_id", "domain"), on="example_id", maintain_order="left")
+        )
+        self.decisions.append(_decided(fallen, step="rationale", method="teacher"))
+        return accepted
+
+    def take(self, examples: pl.DataFrame, accepted: pl.DataFrame) -> dict[str, int]:
+        """Adds accepted rows in the order of `examples`; returns how many a domain."""
+        both = examples.join(
+            accepted.select("example_id", "rationale_id", "text", "answer", "author"),
+            on="example_id",
+            maintain_order="left",
+        )
+        for row in both.iter_rows(named=True):
+            self.taken.append(row | {"copy": 0})
+        return dict(both.group_by("domain").len().iter_rows())
+
+    def result(self, quotas: Mapping[str, int]) -> StageRows:
+        decisions = pl.concat([_settled(self.ranking, self.taken, quotas), *self.decisions])
+        examples = pl.concat([frames.EXAMPLES.empty(), *self.examples])
+        rationales = pl.concat([frames.RATIONALES.empty(), *self.rationales])
+        return StageRows(
+            rows=_snapshot_rows(self.taken, stage=self.stage, seed=self.tools.seed, start=self.material.rows.height),
+            examples=examples.unique("example_id").sort("example_id"),
+            rationales=rationales.unique("rationale_id").sort("rationale_id"),
+            decisions=frames.check(decisions, frames.DECISIONS),
+            deficits=self.deficits,
+        )
+
+
+def _take_real(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
+    """The best-ranked real rows; a rejected one is replaced by the next until the domain has none left."""
+    lacking = dict(wanted)
+    while True:
+        batch = [
+            work.queue[domain].popleft()
+            for domain, rows in sorted(lacking.items())
+            for _ in range(min(rows, len(work.queue.get(domain, ()))))
+        ]
+        if not batch:
+            return lacking
+        order = pl.DataFrame({"example_id": batch}, schema={"example_id": pl.String})
+        examples = order.join(work.material.real, on="example_id", maintain_order="left")
+        accepted = work.answered(examples, hint=work.tools.rationale.hint)
+        lacking = _less(lacking, work.take(examples, accepted))
+
+
+def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
+    """What earlier stages wrote beyond their quota, then new examples from the teacher."""
+    lacking = _take_surplus(work, wanted)
+    if not lacking:
+        return {}
+    tools = work.tools
+    written = synthesize.write_examples(
+        lacking,
+        demonstrations=work.material.demonstrations,
+        known=[*work.material.known, *(row["prompt"] for row in work.taken)],
+        evaluation=work.material.evaluation,
+        ask=tools.ask,
+        encode=tools.encode,
+        endpoint=tools.endpoint,
+        model=tools.model,
+        seed=tools.seed,
+        stage=work.stage,
+        section=tools.synthesis,
+        rationale=tools.rationale,
+        answers=tools.answers,
+        labels=tools.labels,
+        start_sample=work.calls_made,
+    )
+    for domain, calls in written.calls_made.items():
+        work.calls_made[domain] = work.calls_made.get(domain, 0) + calls
+    work.examples.append(written.examples)
+    work.rationales.append(written.rationales)
+    work.decisions.append(written.decisions)
+    kept = written.decisions.filter(pl.col("kept")).select("example_id").unique()
+    examples = written.examples.join(kept, on="example_id", how="semi").sort("domain", "example_id")
+    accepted = written.rationales.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)
+    return _less(lacking, work.take(examples, accepted))
+
+
+def _take_surplus(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
+    lacking = dict(wanted)
+    while True:
+        heads = [work.surplus.filter(pl.col("domain") == name).head(rows) for name, rows in sorted(lacking.items())]
+        batch = pl.concat([work.surplus.clear(), *heads])
+        if batch.is_empty():
+            return lacking
+        work.surplus = work.surplus.join(batch, on="example_id", how="anti", maintain_order="left")
+        lacking = _less(lacking, work.take(batch, work.answered(batch, hint=False)))
+
+
+def _repeat(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
+    """The domain's own rows again, the least repeated first, in the order in which they came in."""
+    lacking = dict(wanted)
+    earlier = work.material.rows.rename({"rationale": "text"}).iter_rows(named=True)
+    rows = [*earlier, *work.taken]
+    for domain in sorted(wanted):
+        originals: dict[str, dict[str, Any]] = {}
+        copies: dict[str, int] = {}
+        for row in rows:
+            if row["domain"] == domain:
+                originals.setdefault(row["example_id"], row)
+                copies[row["example_id"]] = copies.get(row["example_id"], 0) + 1
+        for _ in range(wanted[domain] if originals else 0):
+            least = min(originals, key=copies.__getitem__)
+            work.taken.append(originals[least] | {"copy": copies[least]})
+            copies[least] += 1
+            lacking = _less(lacking, {domain: 1})
+    return lacking
+
+
+def _less(wanted: Mapping[str, int], got: Mapping[str, int]) -> dict[str, int]:
+    left = {domain: rows - got.get(domain, 0) for domain, rows in wanted.items()}
+    return {domain: rows for domain, rows in left.items() if rows > 0}
+
+
+_WAYS: dict[str, Callable[[_Work, Mapping[str, int]], dict[str, int]]] = {
+    "real": _take_real,
+    "synthetic": _write,
+    "repeat": _repeat,
+}
+
+
+def _decided(rows: pl.DataFrame, *, step: str, method: str) -> pl.DataFrame:
+    """DECISIONS for refused rows that carry `example_id, domain, reason, detail`."""
+    return rows.select(
+        "example_id",
+        "domain",
+        pl.lit(step).alias("step"),
+        pl.lit(method).alias("method"),
+        pl.lit(False).alias("kept"),
+        pl.col("reason").fill_null("rejected"),
+        pl.lit(None, dtype=pl.Float64).alias("gain"),
+        pl.lit(None, dtype=pl.Int64).alias("rank"),
+        "detail",
+    )
+
+
+def _settled(ranking: pl.DataFrame, taken: Sequence[Mapping[str, Any]], quotas: Mapping[str, int]) -> pl.DataFrame:
+    """The ranking with what became of it; far below the quota, rows that were never tried are left out."""
+    ids = pl.Series("example_id", [row["example_id"] for row in taken], dtype=pl.String)
+    quota = pl.col("domain").replace_strict(dict(quotas), default=0, return_dtype=pl.Int64)
+    within = pl.col("rank").is_not_null() & (pl.col("rank") < quota)
+    is_in = pl.col("example_id").is_in(ids.implode())
+    return (
+        ranking.with_columns(
+            kept=is_in,
+            reason=pl.when(is_in & ~within)
+            .then(pl.lit("refill"))
+            .when(~is_in & within)
+            .then(pl.lit("rationale rejected"))
+            .otherwise("reason"),
+        )
+        .filter(pl.col("rank").is_null() | pl.col("kept") | (pl.col("rank") < 3 * quota + 100))
+        .select(frames.DECISIONS.columns.keys())
+    )
+
+
+def _snapshot_rows(taken: Sequence[Mapping[str, Any]], *, stage: int, seed: int, start: int) -> pl.DataFrame:
+    """SNAPSHOT_ROWS in a seeded order that mixes the domains."""
+    ordered = sorted(taken, key=lambda row: texts.rank_key(seed, stage, row["example_id"], row["copy"]))
+    return frames.SNAPSHOT_ROWS.of(
+        [
+            {
+                "position": start + place,
+                "row_id": texts.digest([row["example_id"], row["rationale_id"], row["copy"]])[:16],
+                "stage": stage,
+                **{name: row[name] for name in ("example_id", "rationale_id", "copy", "domain", "origin", "prompt")},
+                "split": "train",
+                "reference": row["reference"],
+                "rationale": row["text"],
+                "answer": row["answer"] or "",
+                "author": row["author"],
+            }
+            for place, row in enumerate(ordered)
+        ]
+    )
