@@ -1,0 +1,150 @@
+"""Reading the declared final answer out of a worked answer, and writing one at its end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from balkit.answers.labels import named
+from balkit.recipe import Kind
+
+#: A line that states the answer formally: "Answer: X", "**Final answer:** X", "#### X", "Topic: X".
+_FORMAL = re.compile(
+    r"^[ \t>*_#-]*(?:(?:the[ \t]+|my[ \t]+)?(?:final[ \t]+|correct[ \t]+)?"
+    r"(?:answer|label|topic|category|class|option|choice)[ \t*_]*[:=][ \t*_]*|####[ \t]*(?=\S))",
+    re.IGNORECASE | re.MULTILINE,
+)
+#: The same inside a line: "the answer is X", "the correct option would be X", "answer: X".
+_INLINE = re.compile(
+    r"\b(?:answer|option|choice|result)\b[ \t*_]*(?:is|are|was|would be|should be|must be|[:=])[ \t]*[:=]?[ \t*_]*"
+    r"(?:(?:therefore|thus|then|simply|indeed|clearly)\b[ \t,]*)?",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\\f?box(?:ed)?\s*\{")
+#: No "!" or "?": "5!" is a number.
+_SENTENCE_END = re.compile(r"(?<!\b[A-Z])\.(?=[\"”’)*]*(?:\s|$))|\.(?=[A-Z][a-z])")
+_LETTER = re.compile(
+    r"^[\s*_`\"'“$]*(?:(?:option|choice|answer|letter)\s+)?(?:\\text\s*\{)?[\s*_`\"'“]*"
+    r"(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?=[\s*_`\"'”}$]*(?:$|[).:,;\-–—\]]|\s(?:is|because|since|as|for|which)\b)))"
+)
+_BRACKETED = re.compile(r"(?<![A-Za-z])\(([A-Z])\)")
+_OPTION = re.compile(r"(?:^|[\s,;])\(?([A-Z])[).:](?=\s*\S)")
+_NUMBER = re.compile(
+    r"[-−+]?\s*[$€£¥]?\s*[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+)?(?<=\d)(?:[eE][-+]?\d{1,3}\b)?"
+    r"(?:\s*/\s*\d+|\s+\d+/\d+)?\s?%?|\\d?t?frac\s*\{\s*-?\d+\s*\}\s*\{\s*\d+\s*\}"
+)
+_MATH = re.compile(r"^\s*(?:\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])", re.DOTALL)
+
+_MORE_MATH = re.compile(r"\s*(?:,|and\b|,\s*and\b)[^.]*?(?:\$|\\\()")
+
+
+def parse(text: str, *, kind: Kind, labels: Sequence[str] = (), choices: Sequence[str] = ()) -> str | None:
+    """The final answer that a worked answer declares, or None where it declares none.
+
+    The last declaration wins. `label`: one of `labels`, in their spelling, named as a whole word. `choice`: one of
+    `choices` (letters; empty: any letter). `number`, `math`, `text`: what is declared, without its wrapping.
+    """
+    if kind == "label":
+        return named(text, labels)
+    if kind == "choice" and any(len(choice) > 1 for choice in choices):
+        return named(text, choices)
+    for declared in reversed(_declarations(text, whole=kind == "text")):
+        value = _value(declared, kind=kind, choices=choices)
+        if value:
+            return value
+    return None
+
+
+def offered(prompt: str) -> tuple[str, ...]:
+    """The letters of the choices that a multiple-choice prompt lists ("(A) ... (B) ..."); empty where it lists none."""
+    letters: list[str] = []
+    for match in _OPTION.finditer(prompt):
+        if match[1] == chr(ord("A") + len(letters)):
+            letters.append(match[1])
+    return tuple(letters) if len(letters) > 1 else ()
+
+
+def completion(rationale: str, answer: str) -> str:
+    """The text that a student learns and is asked for: the rationale, ending in one last line `Answer: <answer>`.
+
+    A declaration that already closes the rationale and says exactly this is not doubled.
+    """
+    body, answer = rationale.strip(), answer.strip()
+    closing = f"Answer: {answer}"
+    for match in reversed(list(_FORMAL.finditer(body))):
+        said = body[match.end() :].strip()
+        if answer in (said, said.rstrip(".").strip("*_ ")):
+            before = body[: match.start()].rstrip()
+            return f"{before}\n{closing}" if before else closing
+    return f"{body}\n{closing}" if body else closing
+
+
+def _declarations(text: str, *, whole: bool) -> list[str]:
+    """What follows each declaration, in the order of the text; `whole`: a formal line's answer runs to the end."""
+    found: list[tuple[int, str]] = []
+    for match in _FORMAL.finditer(text):
+        rest = text[match.end() :]
+        found.append((match.end(), rest if whole else rest.lstrip().partition("\n")[0]))
+    formal = {match.end() for match in _FORMAL.finditer(text)}
+    for match in _INLINE.finditer(text):
+        if match.end() in formal:
+            continue
+        found.append((match.end(), text[match.end() :].lstrip().partition("\n")[0]))
+    for match in _BOXED.finditer(text):
+        inside = _braced(text, match.end())
+        if inside is not None:
+            found.append((match.end(), inside))
+    return [declared for _, declared in sorted(found, key=lambda item: item[0])]
+
+
+def _value(declared: str, *, kind: Kind, choices: Sequence[str]) -> str | None:
+    boxed = _BOXED.search(declared)
+    if boxed and kind != "text":
+        declared = _braced(declared, boxed.end()) or declared
+    if kind == "choice":
+        return _letter(declared, choices)
+    if kind == "number":
+        return _number(declared)
+    return _math(declared) if kind == "math" else declared.strip().strip("*_").strip() or None
+
+
+def _braced(text: str, start: int) -> str | None:
+    """What stands between a brace opened before `start` and the one that closes it."""
+    depth = 1
+    for at in range(start, len(text)):
+        escaped = text[at - 1] == "\\"
+        depth += (text[at] == "{" and not escaped) - (text[at] == "}" and not escaped)
+        if depth == 0:
+            return text[start:at]
+    return None
+
+
+def _letter(declared: str, choices: Sequence[str]) -> str | None:
+    match = _LETTER.match(declared)
+    bracketed = set(_BRACKETED.findall(declared))
+    if match:
+        letter = (match[1] or match[2]).upper()
+    elif len(bracketed) == 1:
+        letter = bracketed.pop()
+    else:
+        return None
+    return letter if not choices or letter in {choice.upper() for choice in choices} else None
+
+
+def _number(declared: str) -> str | None:
+    sentence = _first_sentence(declared)
+    after_equals = sentence.rpartition("=")[2]
+    match = _NUMBER.search(after_equals) or _NUMBER.search(sentence)
+    return " ".join(match[0].split()) if match else None
+
+
+def _math(declared: str) -> str | None:
+    match = _MATH.match(declared)
+    if match and not _MORE_MATH.match(declared[match.end() :]):
+        return next(group for group in match.groups() if group is not None).strip() or None
+    return _first_sentence(declared).strip().strip("*").rstrip(" .").strip() or None
+
+
+def _first_sentence(text: str) -> str:
+    end = _SENTENCE_END.search(text)
+    return text[: end.start()] if end else text
