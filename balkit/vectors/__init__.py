@@ -1,0 +1,21 @@
+"""Vectors: how texts become points, where the points are cached, and which of them are close.
+
+The only room that loads sentence-transformers and hnswlib.
+"""
+
+from balkit.vectors.cached import Progress, Vectors
+from balkit.vectors.encoders import Encoder, Hashing, SentenceTransformers, make_encoder
+from balkit.vectors.neighbours import Closest, Neighbours, most_similar, neighbours
+
+__all__ = [
+    "Closest",
+    "Encoder",
+    "Hashing",
+    "Neighbours",
+    "Progress",
+    "SentenceTransformers",
+    "Vectors",
+    "make_encoder",
+    "most_similar",
+    "neighbours",
+]
