@@ -1,0 +1,17 @@
+"""Students: built, trained, asked, scored and measured. The only room with torch, transformers and peft.
+
+    folder = base(recipe.student, corpus=texts, seed=0, folder=here / "base")
+    trained = train(folder, snapshot.rows, student=recipe.student, options=recipe.train, out=here / "s1", seed=0)
+    evaluations = evaluate(trained.path, pool.examples(split="eval"), answers=..., labels=..., section=...)
+
+torch and the others are imported by the first call that needs them, never by importing this package.
+"""
+
+from balkit.student.checkpoint import digest
+from balkit.student.evaluate import evaluate
+from balkit.student.generate import generate
+from balkit.student.model import base
+from balkit.student.summary import DomainAccuracy, Summary, summarise
+from balkit.student.train import Trained, train
+
+__all__ = ["DomainAccuracy", "Summary", "Trained", "base", "digest", "evaluate", "generate", "summarise", "train"]

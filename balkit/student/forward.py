@@ -1,0 +1,77 @@
+"""One forward pass over padded rows: the loss of response tokens, and nothing else.
+
+The only place where a model's logits are read, so training and scoring mean the same by a token's loss.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from balkit.errors import need
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of one row: `given` is read, `response` is predicted. Neither is empty."""
+
+    given: list[int]
+    response: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens in all."""
+        return len(self.given) + len(self.response)
+
+
+def response_nll(model: Any, rows: Sequence[Row], *, pad_id: int) -> Any:
+    """The loss of every response token, in nats: (tokens,) float32, row after row.
+
+    The LM head is applied to the window of positions that holds the rows' responses, not to the prompts before
+    it (where the model's forward can be told so); rows of similar length make it narrow.
+    """
+    torch = need("torch", extra="train")
+    device = next(model.parameters()).device
+    longest = max(row.length for row in rows)
+    padded = [row.given + row.response + [pad_id] * (longest - row.length) for row in rows]
+    ids = torch.tensor(padded, device=device)
+    lengths = torch.tensor([row.length for row in rows], device=device)
+    givens = torch.tensor([len(row.given) for row in rows], device=device)
+    first = min(len(row.given) for row in rows) - 1  # the position before a token predicts it
+    window = torch.arange(first, longest - 1, device=device)
+    narrowed = {"logits_to_keep": window} if _takes_window(model) else {}
+    attention = (torch.arange(longest, device=device) < lengths[:, None]).long()
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False, **narrowed).logits
+    if not narrowed:
+        logits = logits[:, window]
+    predicted = window + 1
+    asked = (predicted >= givens[:, None]) & (predicted < lengths[:, None])
+    targets = ids[:, first + 1 :]
+    return torch.nn.functional.cross_entropy(logits[asked].float(), targets[asked], reduction="none")
+
+
+def pad_id(tokenizer: Any) -> int:
+    """A token to fill rows with; it is never attended to, so EOS serves where there is no padding token."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """torch's CPU threads set to `count` inside the block; None leaves them."""
+    torch = need("torch", extra="train")
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _takes_window(model: Any) -> bool:
+    bare = getattr(model, "module", model)
+    bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
+    return "logits_to_keep" in inspect.signature(type(bare).forward).parameters

@@ -1,0 +1,82 @@
+"""A student's own greedy answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from balkit.errors import need
+from balkit.student import chat, forward, model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Generated tokens without EOS; `finished` is False where the cap or the context ended them."""
+
+    ids: list[int]
+    finished: bool
+
+
+def generate(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, batch_size: int) -> list[str]:
+    """The greedy answer to each prompt, in order, of `max_new_tokens` at most, up to EOS.
+
+    A prompt that fills the student's context is answered with an empty text, and a warning counts them. Prompts
+    of similar length are batched with padding on the left, so an answer depends on its batch only as far as
+    floats do. Larger batches are faster: every batch runs until its last answer ends.
+    """
+    loaded = model.load(checkpoint)
+    given = chat.prompt_ids(loaded.tokenizer, prompts)
+    found = greedy(loaded, given, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    return [chat.text_of(loaded.tokenizer, answer.ids) for answer in found]
+
+
+def greedy(loaded: model.Loaded, given: Sequence[list[int]], *, max_new_tokens: int, batch_size: int) -> list[Answer]:
+    """The greedy answer to each token sequence, in order."""
+    room = [min(max_new_tokens, loaded.context - len(ids)) for ids in given]
+    crowded = sum(space < 1 for space in room)
+    if crowded:
+        log.warning("%d of %d prompts fill the student's context of %d tokens", crowded, len(given), loaded.context)
+    found = [Answer([], finished=False)] * len(given)
+    order = sorted((index for index in range(len(given)) if room[index] > 0), key=lambda index: len(given[index]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        new_tokens = min(max_new_tokens, max(room[index] for index in chosen))
+        batch = _batch(loaded, [given[index] for index in chosen], max_new_tokens=new_tokens)
+        for index, ids in zip(chosen, batch, strict=True):
+            found[index] = _cut(ids, stops=_stops(loaded), room=room[index])
+    return found
+
+
+def _batch(loaded: model.Loaded, given: list[list[int]], *, max_new_tokens: int) -> list[list[int]]:
+    torch = need("torch", extra="train")
+    pad = forward.pad_id(loaded.tokenizer)
+    longest = max(map(len, given))
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in given], device=loaded.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in given], device=loaded.device)
+    with torch.inference_mode():
+        full = loaded.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=sorted(_stops(loaded)),
+        )
+    return [list(row) for row in full[:, longest:].tolist()]
+
+
+def _cut(ids: list[int], *, stops: set[int], room: int) -> Answer:
+    for place, token in enumerate(ids[:room]):
+        if token in stops:
+            return Answer(ids[:place], finished=True)
+    return Answer(ids[:room], finished=False)
+
+
+def _stops(loaded: model.Loaded) -> set[int]:
+    """What ends an answer: the EOS that training appends, and those that the model came with."""
+    own = loaded.model.generation_config.eos_token_id
+    return {chat.eos_id(loaded.tokenizer), *([own] if isinstance(own, int) else own or [])}
