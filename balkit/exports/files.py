@@ -1,0 +1,161 @@
+"""Writing and re-reading the files of an export: the same bytes for the same rows, and read back by the same
+readers that `datasets` uses (pyarrow's) before anything is renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.json
+import pyarrow.parquet
+import yaml
+
+from balkit.errors import ExportError
+from balkit.exports.rows import EXPORT_ROWS, Options
+from balkit.tokens import worst_case
+
+#: What the report and the sidecar are called. The report marks a folder as an export.
+REPORT = "EXPORT_REPORT.json"
+SIDECAR = "rows.parquet"
+
+_LINE_BREAKS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
+_ARROW = {pl.String(): pa.string(), pl.Int64(): pa.int64(), pl.Boolean(): pa.bool_()}
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a target gets: EXPORT_ROWS of both parts (kept rows only, in order) and where they come from."""
+
+    train: pl.DataFrame
+    validation: pl.DataFrame
+    snapshot_id: str
+    digest: str
+    version: int
+    options: Options
+
+    @property
+    def parts(self) -> dict[str, pl.DataFrame]:
+        """The parts that have rows, by the name that their files carry."""
+        both = {"train": self.train, "validation": self.validation}
+        return {name: rows for name, rows in both.items() if rows.height}
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, texts only; a bound in UTF-8 bytes when the counter is an estimate."""
+        rows = [messages for part in self.parts.values() for messages in part["messages"].to_list()]
+        if self.options.counter.exact:
+            return max((n for part in self.parts.values() for n in part["n_tokens"]), default=0)
+        return max((sum(worst_case(message["content"]) for message in row) for row in rows), default=0)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a target did: its trainer's own limit on tokens a row (None: no limit), the settings written beside the
+    data because of it, and the commands that use the files."""
+
+    default_limit: int | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+def write_jsonl(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """One JSON object a line, UTF-8, `\\n` ends; the other Unicode line breaks are escaped. Read back and compared."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            text = json.dumps(row, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+            file.write(text.translate(_LINE_BREAKS) + "\n")
+    longest = max((len(line) for line in path.read_bytes().split(b"\n")), default=0)
+    options = pa.json.ReadOptions(block_size=max(longest + 2, 1 << 20))
+    _same(pa.json.read_json(path, read_options=options).to_pylist(), rows, path=path)
+
+
+def write_parquet(rows: pl.DataFrame, path: Path) -> None:
+    """A Parquet file under an explicit Arrow schema, with a page index. Read back and compared."""
+    table = pa.Table.from_pylist(rows.to_dicts(), schema=arrow_schema(rows))
+    pa.parquet.write_table(table, path, compression="zstd", write_page_index=True, row_group_size=10_000)
+    _same(pa.parquet.read_table(path).to_pylist(), rows.to_dicts(), path=path)
+
+
+def arrow_schema(rows: pl.DataFrame) -> pa.Schema:
+    """Explicit Arrow types for columns that come from EXPORT_ROWS; a message is a struct of role and content."""
+    nullable = EXPORT_ROWS.nullable
+    return pa.schema(
+        pa.field(name, _ARROW.get(dtype, _MESSAGES), nullable=name in nullable) for name, dtype in rows.schema.items()
+    )
+
+
+def write_text(text: str, path: Path) -> None:
+    """A UTF-8 text file with `\\n` ends."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def yaml_text(value: Mapping[str, Any]) -> str:
+    """YAML in the order given."""
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+
+
+def listing(folder: Path) -> dict[str, dict[str, object]]:
+    """bytes and sha256 of every file under the folder, by its relative path, sorted."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in found
+    }
+
+
+@contextmanager
+def place(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A fresh folder beside `out` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises `ExportError` when `out` is a file, or holds something that may not be replaced, and for a full disk or
+    missing rights.
+    """
+    _may_write(out, overwrite=overwrite)
+    fresh, old = (out.parent / f".{out.name}.{ending}" for ending in ("part", "old"))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for left in (fresh, old):
+            shutil.rmtree(left, ignore_errors=True)
+        fresh.mkdir()
+        yield fresh
+        if out.exists():
+            out.rename(old)
+        fresh.rename(out)
+    except OSError as error:
+        raise ExportError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _may_write(out: Path, *, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ExportError(f"{out}: is a file; name a folder to export into")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ExportError(f"{out}: is not empty; choose another folder, or overwrite the export that is there")
+    if not (out / REPORT).is_file():
+        raise ExportError(f"{out}: holds no {REPORT}, so it is not an export and is not overwritten")
+
+
+def _same(read: list[dict[str, Any]], rows: Sequence[Mapping[str, object]], *, path: Path) -> None:
+    if read == list(rows):
+        return
+    at = next((i for i, (a, b) in enumerate(zip(read, rows, strict=False)) if a != b), min(len(read), len(rows)))
+    raise ExportError(f"{path.name}: row {at} does not read back as it was written ({len(read)} of {len(rows)} rows)")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
