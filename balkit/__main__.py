@@ -1,0 +1,5 @@
+"""`python -m balkit` is the command line."""
+
+from balkit.cli import main
+
+main()

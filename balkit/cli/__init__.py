@@ -1,0 +1,48 @@
+"""The command line: parse, call one function, print, exit code.
+
+Exit codes: 0 done; 1 findings, a cap reached, or something that the user can mend; 2 usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from balkit.cli import files, pools, runs
+from balkit.errors import BalkitError
+
+app = typer.Typer(
+    name="balkit",
+    help="Balanced distillation data sets under a fixed teacher budget, in several stages.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (pools, runs, files):
+    commands.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from balkit import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except BalkitError as error:
+        typer.echo(f"balkit: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("\nbalkit: interrupted; what was done is kept, and the same command goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,130 @@
+"""Commands that write or list files: export, recipes, quickstart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from balkit.cli.pools import PoolPath
+from balkit.cli.show import Json, json_out, progress
+
+recipes_app = typer.Typer(help="The recipes that ship with balkit.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands to the app."""
+    app.command()(export)
+    app.command()(quickstart)
+    app.add_typer(recipes_app, name="recipes")
+
+
+def export(
+    pool: PoolPath,
+    snapshot: Annotated[str, typer.Argument(help="A snapshot's id.", metavar="SNAPSHOT")],
+    to: Annotated[str, typer.Option(help="Targets, with commas: trl, hf, jsonl.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; one folder a target inside.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: bool = Json,
+) -> None:
+    """Write a snapshot for a training stack.
+
+    Example: balkit export pools/math 3f2a9c1b7d10-s3 --to trl,hf --out exports
+    """
+    raise NotImplementedError
+
+
+@recipes_app.command("list")
+def recipes_list(as_json: bool = Json) -> None:
+    """Name them, with their first comment line.
+
+    Example: balkit recipes list
+    """
+    from balkit.assets import recipes_folder
+
+    found = {file.stem: _first_comment(file) for file in sorted(recipes_folder().glob("*.yaml"))}
+    if as_json:
+        json_out(found)
+    else:
+        width = max(map(len, found))
+        typer.echo("\n".join(f"{name:{width}}  {about}" for name, about in found.items()))
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
+    """Print one.
+
+    Example: balkit recipes show quickstart
+    """
+    typer.echo(_shipped(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="A recipe's name.")],
+    to: Annotated[Path, typer.Argument(help="The new file.")],
+) -> None:
+    """Copy one, to change it.
+
+    Example: balkit recipes copy quickstart mine.yaml
+    """
+    from balkit.errors import BalkitError
+
+    text = _shipped(name).read_text(encoding="utf-8")
+    try:
+        with to.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise BalkitError(f"{to} exists already: choose another name, or remove it") from None
+    typer.echo(f"{to}: change it, then `balkit plan POOL {to}`")
+
+
+@recipes_app.command("schema")
+def recipes_schema() -> None:
+    """Print the JSON Schema of a recipe, for editors.
+
+    Example: balkit recipes schema > recipe.schema.json
+    """
+    from balkit.recipe import schema
+
+    json_out(schema())
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def _shipped(name: str) -> Path:
+    import difflib
+
+    from balkit.assets import recipes_folder
+    from balkit.errors import BalkitError
+
+    known = {file.stem: file for file in sorted(recipes_folder().glob("*.yaml"))}
+    stem = name.removesuffix(".yaml")
+    if stem not in known:
+        close = difflib.get_close_matches(stem, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+        raise BalkitError(f"no recipe is called {name!r}: {hint}")
+    return known[stem]
+
+
+def quickstart(
+    folder: Annotated[Path, typer.Argument(help="Where to work; it goes on with what is there.", metavar="DIR")] = Path(
+        "quickstart"
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: bool = Json,
+) -> None:
+    """The whole job offline, in minutes: a pool, a plan, two runs, one table, an export.
+
+    Example: balkit quickstart quickstart
+    """
+    from balkit.quickstart import quickstart as run_quickstart
+
+    with progress(quiet=quiet) as notify:
+        report = run_quickstart(folder, notify=notify, say=(lambda text: None) if as_json else typer.echo)
+    if as_json:
+        json_out(report)

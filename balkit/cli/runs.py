@@ -1,0 +1,170 @@
+"""Commands that plan, spend and train: plan, run, spend, train, eval, score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from balkit.cli.pools import PoolPath
+from balkit.cli.show import Json, frame_out, json_out, progress
+
+if TYPE_CHECKING:
+    from balkit.stages import RunResult
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe file (`balkit recipes list`).", metavar="RECIPE")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands to the app."""
+    app.command()(plan)
+    app.command()(run)
+    app.command()(spend)
+    app.command()(train)
+    app.command(name="eval")(evaluate)
+
+
+def plan(pool: PoolPath, recipe: RecipePath, as_json: bool = Json) -> None:
+    """Show quotas, deficits, calls, tokens and money per stage and domain, before anything is spent.
+
+    Example: balkit plan pools/math recipe.yaml
+    """
+    from balkit.planning import plan as make_plan
+    from balkit.pool import Pool
+    from balkit.recipe import load
+
+    made = make_plan(Pool.open(pool), load(recipe))
+    if as_json:
+        json_out(made.as_dict())
+        return
+    frame_out(made.rows, as_json=False, title=f"{recipe}: {made.budget_rows} rows in {made.stages} stages")
+    for note in made.notes:
+        typer.echo(note)
+
+
+def run(
+    pool: PoolPath,
+    recipe: RecipePath,
+    new: Annotated[bool, typer.Option("--new", help="Start another run though one of this recipe exists.")] = False,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Make the snapshots only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: bool = Json,
+) -> None:
+    """Run all stages of a recipe, or go on where the last run of it stopped.
+
+    Example: balkit run pools/math recipe.yaml
+    """
+    from balkit.pool import Pool
+    from balkit.recipe import load
+    from balkit.stages import run as run_stages
+
+    with progress(quiet=quiet) as notify:
+        result = run_stages(Pool.open(pool), load(recipe), new=new, train=not no_train, notify=notify)
+    if as_json:
+        from balkit.stages import report_of
+
+        json_out(report_of(result))
+        return
+    _show_stages(result)
+    typer.echo(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
+    typer.echo(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
+
+
+def _show_stages(result: RunResult) -> None:
+    import polars as pl
+
+    rows = []
+    for stage in result.stages:
+        summary: dict[str, Any] = stage.summary or {}
+        accuracies = {
+            f"{name} %": _percent(summary.get(f"{name}_accuracy")) for name in ("macro", "micro", "head", "tail")
+        }
+        short = sum(d["rows"] for d in stage.deficits if not d["given_to"])
+        rows.append(
+            {"stage": stage.stage, "snapshot": stage.snapshot_id, "rows": stage.rows, "short": short} | accuracies
+        )
+    frame_out(pl.DataFrame(rows), as_json=False, title=f"run {result.run_id[:12]} ({result.name})")
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
+
+
+def spend(pool: PoolPath, as_json: bool = Json) -> None:
+    """Show what teacher calls cost, by run, stage, domain and purpose.
+
+    Example: balkit spend pools/math
+    """
+    import polars as pl
+
+    from balkit.pool import Pool
+    from balkit.teacher import Ledger
+
+    opened = Pool.open(pool)
+    calls = Ledger(opened.path / "calls.sqlite", read_only=True).calls()
+    spent = calls.group_by("run_id", "stage", "purpose", "domain").agg(
+        calls=pl.len(),
+        cached=(pl.col("status") == "cached").sum(),
+        failed=(~pl.col("status").is_in(["cached", "succeeded"])).sum(),
+        input_tokens=pl.col("input_tokens").sum(),
+        output_tokens=pl.col("output_tokens").sum(),
+        usd=pl.col("cost_microusd").sum() / 1e6,
+    )
+    spent = spent.with_columns(pl.col("run_id").str.head(12)).sort("run_id", "stage", "purpose", "domain")
+    frame_out(spent, as_json=as_json)
+
+
+def train(
+    pool: PoolPath,
+    snapshot: Annotated[str, typer.Argument(help="A snapshot's id.", metavar="SNAPSHOT")],
+    recipe: Annotated[Path, typer.Option(help="The recipe that holds `student` and `train`.")],
+    as_json: bool = Json,
+) -> None:
+    """Train the recipe's student on a snapshot, from its base weights.
+
+    Example: balkit train pools/math 3f2a9c1b7d10-s3 --recipe recipe.yaml
+    """
+    from balkit.pool import Pool
+    from balkit.recipe import load
+    from balkit.stages import train_on
+
+    with progress(quiet=as_json) as notify:
+        trained = train_on(Pool.open(pool), snapshot, recipe=load(recipe), notify=notify)
+    body = {
+        "checkpoint": str(trained.path),
+        "digest": trained.digest,
+        "steps": trained.steps,
+        "loss": trained.losses[-1],
+    }
+    if as_json:
+        json_out(body)
+    else:
+        typer.echo(
+            f"{trained.path}\n{trained.steps} steps, last loss {trained.losses[-1]:.4f}, digest {trained.digest[:12]}"
+        )
+
+
+def evaluate(
+    pool: PoolPath,
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder.", metavar="CHECKPOINT")],
+    recipe: Annotated[Path, typer.Option(help="The recipe that holds `answers` and `evaluate`.")],
+    as_json: bool = Json,
+) -> None:
+    """Measure a checkpoint on the eval split, by domain.
+
+    Example: balkit eval pools/math pools/math/checkpoints/3f2a9c1b7d10-s3-0a1b2c3d --recipe recipe.yaml
+    """
+    import polars as pl
+
+    from balkit.pool import Pool
+    from balkit.recipe import load
+    from balkit.stages import evaluate_on
+
+    summary = evaluate_on(Pool.open(pool), checkpoint, recipe=load(recipe))
+    if as_json:
+        json_out(summary)
+        return
+    rows = [{"domain": name, **body} for name, body in sorted(summary["per_domain"].items())]
+    frame_out(pl.DataFrame(rows), as_json=False)
+    typer.echo(f"macro {100 * summary['macro_accuracy']:.1f} %, micro {100 * summary['micro_accuracy']:.1f} %")

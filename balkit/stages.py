@@ -1,0 +1,394 @@
+"""The multi-stage loop: the only file that knows the order of things.
+
+One stage: quotas -> choose and synthesize -> commit with a snapshot -> train -> score -> evaluate. Every step is
+committed under (run, stage, step) and skipped when it is there already, so a run that was killed goes on where it
+was; teacher replies come from the ledger, weights from the checkpoint folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from balkit import frames, selection, steps, student, texts
+from balkit import recipe as recipes
+from balkit.assemble import Ask, Material, StageRows, Tools, assemble
+from balkit.errors import RunError
+from balkit.planning import Basis
+from balkit.pool import Commit, Pool, SnapshotDraft
+from balkit.recipe import Recipe
+from balkit.teacher import Ledger, Progress, Spent, Teacher
+from balkit.vectors import Encoder, Vectors, make_encoder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a run is doing now. `done` of `total` counts calls, training steps or rows; 0 of 0 is a step's start."""
+
+    stage: int
+    stages: int
+    step: str  # data | train | score | evaluate | done
+    text: str = ""
+    done: int = 0
+    total: int = 0
+    cost_usd: float = 0.0
+
+
+Notify = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One finished stage. `summary` holds fractions 0-1, or None without training or an eval split."""
+
+    stage: int
+    snapshot_id: str
+    digest: str
+    rows: int  # of the whole snapshot
+    quotas: dict[str, int]
+    deficits: list[dict[str, Any]]
+    checkpoint: Path | None
+    summary: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run. `head` are the domains whose whole quota their real examples could meet."""
+
+    run_id: str
+    name: str
+    base_version: int
+    stages: tuple[StageResult, ...]
+    head: frozenset[str]
+    spent: Spent
+
+    @property
+    def snapshot_id(self) -> str:
+        """The last, cumulative snapshot."""
+        return self.stages[-1].snapshot_id
+
+
+def run(
+    pool: Pool,
+    recipe: Recipe,
+    *,
+    teacher: Teacher | None = None,
+    new: bool = False,
+    train: bool = True,
+    notify: Notify | None = None,
+) -> RunResult:
+    """Runs all stages of a recipe on a pool, or goes on with a run of the same recipe that has not ended.
+
+    `teacher` stands in for the recipe's own (tests, dry runs). `new` starts another run though one exists. `train`
+    False makes the snapshots only. Raises `CapReached`, `TeacherStopped` or `TeacherPaused` with everything that was
+    paid for kept: the same call continues. Raises `PoolLocked` while another run pays on this pool.
+    """
+    if not train and recipe.select.then == "ifd" and recipe.stages > 1:
+        raise RunError(f"{recipe.name}: select.then: ifd needs a trained student; train, or choose another method")
+    with pool.lock():
+        return _Run.open(pool, recipe, new=new, notify=notify or (lambda event: None)).go(teacher, train=train)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of one recipe from one version of a pool."""
+
+    pool: Pool
+    recipe: Recipe
+    run_id: str
+    base_version: int
+    notify: Notify = field(repr=False)
+
+    @classmethod
+    def open(cls, pool: Pool, recipe: Recipe, *, new: bool, notify: Notify) -> _Run:
+        """The newest run of this recipe on this pool, or the first one from the version that is newest now."""
+        digest = recipe.run_digest()
+        earlier = sorted(
+            (body for body in _read_runs(pool.path) if body["recipe_digest"] == digest), key=lambda body: body["number"]
+        )
+        if earlier and not new:
+            body = earlier[-1]
+            log.info("run %s goes on from version %d", body["run_id"][:12], body["base_version"])
+        else:
+            number, version = len(earlier), pool.version
+            run_id = texts.digest([digest, version, number])
+            body = {"run_id": run_id, "recipe_digest": digest, "base_version": version, "number": number}
+            started = datetime.now(UTC).isoformat(timespec="seconds")
+            _write(
+                _folder(pool.path, run_id) / "run.json", json.dumps(body | {"name": recipe.name, "started": started})
+            )
+        found = cls(pool, recipe, body["run_id"], body["base_version"], notify)
+        _write(found.folder / "recipe.yaml", recipes.dump(recipe))
+        return found
+
+    def go(self, teacher: Teacher | None, *, train: bool) -> RunResult:
+        """All stages in order; each step only if it is not there yet."""
+        results: list[StageResult] = []
+        with Ledger(self.pool.path / "calls.sqlite") as ledger:
+            checkpoint = None
+            self.dev(ledger, teacher)
+            for stage in range(1, self.recipe.stages + 1):
+                snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=checkpoint)
+                trained = self.train(stage, snapshot_id) if train else None
+                if trained is not None:
+                    checkpoint = trained.digest
+                    self.score(stage, trained.path, checkpoint=checkpoint)
+                    self.evaluate(stage, trained.path, checkpoint=checkpoint)
+                results.append(self.result(stage, snapshot_id, trained))
+            done = RunResult(
+                self.run_id,
+                self.recipe.name,
+                self.base_version,
+                tuple(results),
+                self.basis.head,
+                ledger.spent(self.run_id),
+            )
+            _write(self.folder / "report.json", json.dumps(report_of(done), indent=1))
+            self.say(self.recipe.stages, "done", results[-1].snapshot_id)
+            return done
+
+    @cached_property
+    def basis(self) -> Basis:
+        """The base version, read once."""
+        return Basis(self.pool.at(self.base_version).examples(), self.recipe)
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        encoder: Encoder = make_encoder(self.recipe.vectors)
+        return Vectors(self.pool.path / "vectors", encoder)
+
+    @property
+    def folder(self) -> Path:
+        return _folder(self.pool.path, self.run_id)
+
+    # -- the steps --------------------------------------------------------------------------------------------------
+
+    def dev(self, ledger: Ledger, teacher: Teacher | None) -> None:
+        """Rationales for the dev split, which serves validation files and early stopping."""
+        recipe, key, dev = self.recipe, (self.run_id, 0, "dev"), self.basis.dev
+        if dev.is_empty() or self.pool.committed(key) is not None:
+            return
+        self.say(0, "dev")
+        ask = self.ask(0, ledger, teacher)
+        written = steps.answer(dev, recipe=recipe, basis=self.basis, ask=ask, stage=0)
+        message = f"{recipe.name}: rationales for {dev.height} dev rows"
+        self.pool.commit(Commit(message=message, key=key, rationales=written, calls=ledger.calls(self.run_id)))
+
+    def data(self, stage: int, *, ledger: Ledger, teacher: Teacher | None, scored_by: str | None) -> str:
+        """Chooses, synthesizes, checks and commits the stage's rows with their snapshot; returns its id."""
+        snapshot_id = f"{self.run_id[:12]}-s{stage}"
+        key = (self.run_id, stage, "data")
+        if self.pool.committed(key) is not None:
+            return snapshot_id
+        self.say(stage, "data")
+        previous = f"{self.run_id[:12]}-s{stage - 1}" if stage > 1 else None
+        material = self.material(stage, previous=previous, scored_by=scored_by)
+        done = assemble(self.basis.quotas(stage), material, stage=stage, tools=self.tools(stage, ledger, teacher))
+        self.pool.commit(
+            Commit(
+                message=f"{self.recipe.name}: stage {stage} of {self.recipe.stages}, {done.rows.height} rows",
+                key=key,
+                examples=done.examples,
+                rationales=done.rationales,
+                decisions=done.decisions,
+                calls=ledger.calls(self.run_id),
+                snapshot=self.draft(stage, done, parent=previous),
+            )
+        )
+        return snapshot_id
+
+    def draft(self, stage: int, done: StageRows, *, parent: str | None) -> SnapshotDraft:
+        return SnapshotDraft(
+            run_id=self.run_id,
+            stage=stage,
+            recipe_yaml=recipes.dump(self.recipe),
+            parent=parent,
+            rows=done.rows,
+            deficits=done.deficits,
+        )
+
+    def train(self, stage: int, snapshot_id: str) -> student.Trained:
+        """The student of this stage, from its base weights on all rows so far."""
+        self.say(stage, "train")
+
+        def on_step(step: int, total: int, loss: float) -> None:
+            self.say(stage, "train", f"loss {loss:.3f}", done=step, total=total)
+
+        return steps.train(self.pool, snapshot_id, recipe=self.recipe, basis=self.basis, progress=on_step)
+
+    def score(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
+        """What this stage's student gives the candidates of the next one."""
+        recipe, key = self.recipe, (self.run_id, stage, "scores")
+        if stage == recipe.stages or recipe.select.then != "ifd" or self.pool.committed(key) is not None:
+            return
+        self.say(stage, "score")
+        scores = steps.score(checkpoint_folder, self.candidates(stage + 1), recipe=recipe)
+        message = f"{recipe.name}: stage {stage}, {scores['example_id'].n_unique()} candidates scored"
+        self.pool.commit(Commit(message=message, key=key, scores=scores))
+
+    def evaluate(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
+        """The student's answers to the eval split."""
+        recipe, key = self.recipe, (self.run_id, stage, "evaluation")
+        if self.basis.evaluation.is_empty() or self.pool.committed(key) is not None:
+            return
+        self.say(stage, "evaluate")
+        found = steps.evaluate(checkpoint_folder, recipe=recipe, basis=self.basis)
+        self.pool.commit(Commit(message=f"{recipe.name}: stage {stage} evaluated", key=key, evaluations=found))
+
+    # -- what the steps need ----------------------------------------------------------------------------------------
+
+    def material(self, stage: int, *, previous: str | None, scored_by: str | None) -> Material:
+        rows = self.rows(previous)
+        own = self.own(stage)
+        refused = own.filter((pl.col("step") == "rationale") & ~pl.col("kept"))["example_id"]
+        gone = pl.concat([rows["example_id"], refused]).unique()
+        surplus = own.filter(pl.col("reason") == "surplus")["example_id"].unique()
+        written = self.pool.examples(origin="synthetic") if own.height else frames.EXAMPLES.empty()
+        ours = written.filter(pl.col("example_id").is_in(own["example_id"].unique().implode()))
+        not_eval = self.basis.examples.filter(pl.col("split") != "eval")
+        return Material(
+            real=self.basis.real.filter(~pl.col("example_id").is_in(gone.implode())),
+            demonstrations=self.basis.real,
+            evaluation=self.basis.evaluation["prompt"].to_list(),
+            known=sorted({*not_eval["prompt"], *ours["prompt"]}),
+            rows=rows,
+            surplus=ours.filter(
+                pl.col("example_id").is_in(surplus.implode()) & ~pl.col("example_id").is_in(gone.implode())
+            ),
+            scores=self.scores(scored_by),
+            calls_made=self.calls_made(stage),
+        )
+
+    def ask(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Ask:
+        """The door to the teacher."""
+
+        def on_calls(p: Progress) -> None:
+            self.say(stage, "data", f"{p.cached} cached", done=p.done, cost_usd=p.cost_microusd / 1e6)
+
+        door = steps.door(self.pool, ledger, recipe=self.recipe, run_id=self.run_id, teacher=teacher, progress=on_calls)
+        return door.ask
+
+    def tools(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Tools:
+        recipe = self.recipe
+        return Tools(
+            seed=recipe.seed,
+            fill=recipe.fill,
+            select=recipe.select,
+            rationale=recipe.rationale,
+            synthesis=recipe.synthesis,
+            answers=recipe.answers,
+            labels=self.basis.labels,
+            endpoint=recipe.teacher.name,
+            model=recipe.teacher.model,
+            share=self.basis.share(stage),
+            ask=self.ask(stage, ledger, teacher),
+            encode=self.vectors.of,
+        )
+
+    def candidates(self, stage: int) -> pl.DataFrame:
+        """Examples worth scoring for a stage: in every head domain, by coverage, a multiple of its quota."""
+        rows, recipe = self.rows(f"{self.run_id[:12]}-s{stage - 1}"), self.recipe
+        unused = self.material(stage, previous=f"{self.run_id[:12]}-s{stage - 1}", scored_by=None).real
+        parts = [unused.clear()]
+        for domain, quota in sorted(self.basis.quotas(stage).items()):
+            here = unused.filter(pl.col("domain") == domain)
+            if quota >= here.height:
+                continue  # a tail domain gives all it has
+            wanted = here.height if recipe.select.candidates == "all" else recipe.select.candidates * quota
+            if wanted < here.height:
+                here = here.join(self.by_coverage(here, rows, wanted), on="example_id", how="semi")
+            parts.append(here)
+        return pl.concat(parts)
+
+    def by_coverage(self, here: pl.DataFrame, rows: pl.DataFrame, wanted: int) -> pl.DataFrame:
+        chosen = rows.filter(pl.col("domain") == here["domain"][0])["prompt"].unique(maintain_order=True).to_list()
+        evidence = selection.Evidence(
+            vectors=self.vectors.of(here["prompt"].to_list()), chosen=self.vectors.of(chosen) if chosen else None
+        )
+        method, seed = self.recipe.select.first, self.recipe.seed
+        return selection.select(here, quota=wanted, method=method, evidence=evidence, seed=seed).filter("kept")
+
+    def rows(self, snapshot_id: str | None) -> pl.DataFrame:
+        return frames.SNAPSHOT_ROWS.empty() if snapshot_id is None else self.pool.snapshot(snapshot_id).rows
+
+    def own(self, stage: int) -> pl.DataFrame:
+        """This run's decisions before a stage."""
+        return self.pool.decisions(run_id=self.run_id).filter(pl.col("stage") < stage)
+
+    def scores(self, checkpoint: str | None) -> pl.DataFrame:
+        found = self.pool.scores(checkpoint=checkpoint) if checkpoint else frames.SCORES.empty()
+        return found.filter(pl.col("name") == "ifd").select("example_id", "value", "reason")
+
+    def calls_made(self, stage: int) -> dict[str, int]:
+        calls = self.pool.calls(run_id=self.run_id)
+        earlier = calls.filter((pl.col("purpose") == "synthesis") & (pl.col("stage") < stage)).unique("key")
+        return dict(earlier.group_by("domain").len().iter_rows())
+
+    def result(self, stage: int, snapshot_id: str, trained: student.Trained | None) -> StageResult:
+        snapshot = self.pool.snapshot(snapshot_id)
+        found = None if trained is None else self.pool.evaluations(checkpoint=trained.digest)
+        summary = None if found is None or found.is_empty() else dict(student.summarise(found, head=self.basis.head))
+        return StageResult(
+            stage=stage,
+            snapshot_id=snapshot_id,
+            digest=snapshot.digest,
+            rows=snapshot.rows.height,
+            quotas=self.basis.quotas(stage),
+            deficits=snapshot.deficits,
+            checkpoint=None if trained is None else trained.path,
+            summary=summary,
+        )
+
+    def say(self, stage: int, step: str, text: str = "", **numbers: Any) -> None:
+        self.notify(Event(stage, self.recipe.stages, step, text, **numbers))
+
+
+def report_of(result: RunResult) -> dict[str, Any]:
+    """The result for machines: what runs/<run>/report.json holds."""
+    return {
+        "run_id": result.run_id,
+        "name": result.name,
+        "base_version": result.base_version,
+        "head": sorted(result.head),
+        "calls": result.spent.calls,
+        "tokens": result.spent.tokens,
+        "cost_usd": result.spent.cost_microusd / 1e6,
+        "stages": [
+            {
+                "stage": done.stage,
+                "snapshot_id": done.snapshot_id,
+                "digest": done.digest,
+                "rows": done.rows,
+                "quotas": done.quotas,
+                "deficits": done.deficits,
+                "summary": done.summary,
+            }
+            for done in result.stages
+        ],
+    }
+
+
+def _folder(pool: Path, run_id: str) -> Path:
+    return pool / "runs" / run_id[:12]
+
+
+def _read_runs(pool: Path) -> Iterator[dict[str, Any]]:
+    for file in sorted((pool / "runs").glob("*/run.json")):
+        yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(file.name + ".new")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)

@@ -1,0 +1,144 @@
+"""The steps of a stage that can be done alone: train, score and evaluate a student, answer a split's examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from balkit import answers, frames, student, synthesize, texts
+from balkit.planning import Basis
+from balkit.pool import Commit, Pool
+from balkit.recipe import Recipe
+from balkit.teacher import Door, Ledger, Progress, Teacher, make_teacher
+
+OnStep = Callable[[int, int, float], None]
+
+
+def train(
+    pool: Pool, snapshot_id: str, *, recipe: Recipe, basis: Basis | None = None, progress: OnStep | None = None
+) -> student.Trained:
+    """Train the recipe's student on a snapshot, from its base weights; what is there already is not trained again.
+
+    `basis` is what a small student's tokenizer is learned from: the examples of the snapshot's version if not given.
+    `progress` is called as (step, steps, loss in nats per token).
+    """
+    snapshot = pool.snapshot(snapshot_id)
+    basis = basis or Basis(pool.at(snapshot.version).examples(), recipe)
+    corpus = [text for row in basis.real.select("prompt", "reference").iter_rows() for text in row if text]
+    model, folder = recipe.student.model_dump(mode="json"), pool.path / "checkpoints"
+    base_name = texts.digest([model, recipe.seed, sorted(set(corpus)) if recipe.student.base == "small" else []])
+    base = student.base(recipe.student, corpus=corpus, seed=recipe.seed, folder=folder / f"base-{base_name[:12]}")
+    options = texts.digest([model, recipe.train.model_dump(mode="json"), recipe.seed, base_name])
+    return student.train(
+        base,
+        snapshot.rows,
+        student=recipe.student,
+        options=recipe.train,
+        out=folder / f"{snapshot_id}-{options[:8]}",
+        seed=recipe.seed,
+        progress=progress,
+    )
+
+
+def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe) -> pl.DataFrame:
+    """SCORES (ifd and loss) of EXAMPLES, by the student's own answers or the references, as `select.response` says."""
+    reference = [answers.completion("", given) if given else "" for given in examples["reference"]]
+    return student.score(
+        checkpoint,
+        examples.with_columns(response=pl.Series(reference, dtype=pl.String)),
+        response=recipe.select.response,
+        max_new_tokens=recipe.evaluate.max_new_tokens,
+        batch_size=recipe.evaluate.batch_size,
+    )
+
+
+def evaluate(checkpoint: Path, *, recipe: Recipe, basis: Basis) -> pl.DataFrame:
+    """EVALUATIONS of a checkpoint on the eval split."""
+    return student.evaluate(
+        checkpoint, basis.evaluation, answers=recipe.answers, labels=basis.labels, section=recipe.evaluate
+    )
+
+
+def door(
+    pool: Pool,
+    ledger: Ledger,
+    *,
+    recipe: Recipe,
+    run_id: str,
+    teacher: Teacher | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Door:
+    """The one way to the recipe's teacher (or the one given), under the recipe's caps and the run's name."""
+    section = recipe.teacher
+    return ledger.door(
+        teacher or make_teacher(section),
+        run_id=run_id,
+        price=section.price,
+        model=section.model,
+        caps=recipe.caps,
+        tries=section.tries,
+        progress=progress,
+    )
+
+
+def answer(examples: pl.DataFrame, *, recipe: Recipe, basis: Basis, ask: synthesize.Ask, stage: int) -> pl.DataFrame:
+    """RATIONALES for EXAMPLES, accepted and rejected."""
+    return synthesize.rationales(
+        examples.select("example_id", "prompt", "reference", "domain"),
+        ask=ask,
+        endpoint=recipe.teacher.name,
+        model=recipe.teacher.model,
+        stage=stage,
+        section=recipe.rationale,
+        answers=recipe.answers,
+        labels=basis.labels,
+    )
+
+
+def annotate(
+    pool: Pool,
+    recipe: Recipe,
+    *,
+    split: str,
+    teacher: Teacher | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> pl.DataFrame:
+    """Has the teacher answer every example of a split that has no accepted rationale, and commits what it wrote.
+
+    Returns the new RATIONALES. Raises as `stages.run` does when the teacher or a cap stops it.
+    """
+    basis = Basis(pool.examples(), recipe)
+    done = pool.rationales().filter("accepted")
+    left = basis.examples.filter(pl.col("split") == split).join(done, on="example_id", how="anti").sort("example_id")
+    run_id = texts.digest(["annotate", recipe.run_digest(), split])
+    with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:
+        ask = door(pool, ledger, recipe=recipe, run_id=run_id, teacher=teacher, progress=progress).ask
+        written = answer(left, recipe=recipe, basis=basis, ask=ask, stage=0)
+        message = f"{recipe.name}: rationales for {left.height} {split} rows"
+        pool.commit(Commit(message=message, rationales=written, calls=ledger.calls(run_id)))
+    return written
+
+
+def validation_rows(pool: Pool, *, at: int) -> pl.DataFrame:
+    """SNAPSHOT_ROWS of the dev split with an accepted rationale at a version, one an example: for validation files."""
+    view = pool.at(at)
+    accepted = view.rationales().filter("accepted").sort("rationale_id").unique("example_id", keep="first")
+    rows = view.examples(split="dev").join(accepted, on="example_id").sort("example_id")
+    zero = pl.lit(0, dtype=pl.Int64)
+    return frames.check(
+        rows.select(
+            pl.int_range(pl.len(), dtype=pl.Int64).alias("position"),
+            pl.col("rationale_id").str.head(16).alias("row_id"),
+            zero.alias("stage"),
+            "example_id",
+            "rationale_id",
+            zero.alias("copy"),
+            *("domain", "split", "origin", "prompt", "reference"),
+            pl.col("text").alias("rationale"),
+            pl.col("answer").fill_null(""),
+            "author",
+        ),
+        frames.SNAPSHOT_ROWS,
+    )
