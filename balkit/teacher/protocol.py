@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from balkit import texts
 
@@ -41,19 +41,21 @@ class Request:
     @cached_property
     def key(self) -> str:
         """sha256 over what can change the reply."""
-        return texts.digest(
-            [
-                self.purpose,
-                self.endpoint,
-                self.model,
-                [list(message) for message in self.messages],
-                self.template,
-                self.sample,
-                self.max_tokens,
-                self.temperature,
-                self.schema,
-            ]
-        )
+        return texts.digest(self.body())
+
+    def body(self) -> list[Any]:
+        """What can change the reply, as a JSON value. The endpoint counts by its name, not by its URL."""
+        return [
+            self.purpose,
+            self.endpoint,
+            self.model,
+            [list(message) for message in self.messages],
+            self.template,
+            self.sample,
+            self.max_tokens,
+            self.temperature,
+            self.schema,
+        ]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+-- name: schema
+-- The ledger. Rows are only ever added; an attempt's state is its last event.
+CREATE TABLE requests (          -- what was asked, once per key
+  key TEXT PRIMARY KEY,
+  body TEXT NOT NULL             -- the canonical JSON that the key digests
+) WITHOUT ROWID;
+CREATE TABLE attempts (          -- one row per paid sending
+  attempt INTEGER PRIMARY KEY,
+  key TEXT NOT NULL,
+  run_id TEXT NOT NULL,
+  purpose TEXT NOT NULL,
+  endpoint TEXT NOT NULL,
+  model TEXT NOT NULL,
+  domain TEXT NOT NULL,
+  stage INTEGER NOT NULL,
+  example_id TEXT,
+  input_picousd INTEGER NOT NULL,   -- the unit price, 1e-12 US dollars a token
+  output_picousd INTEGER NOT NULL
+);
+CREATE INDEX attempts_by_key ON attempts (key);
+CREATE INDEX attempts_by_run ON attempts (run_id);
+CREATE TABLE events (            -- double-entry: the sum of a prefix is what was spent and reserved at that moment
+  seq INTEGER PRIMARY KEY,
+  attempt INTEGER NOT NULL REFERENCES attempts,
+  state TEXT NOT NULL CHECK (state IN ('reserved', 'sent', 'succeeded', 'failed', 'unknown')),
+  calls INTEGER NOT NULL,        -- the change that this event makes
+  tokens INTEGER NOT NULL,
+  microusd INTEGER NOT NULL,
+  overrun INTEGER NOT NULL,      -- 1: the usage reported was above the reservation
+  at REAL NOT NULL,              -- seconds since 1970
+  UNIQUE (attempt, state)
+);
+CREATE TABLE replies (           -- what came back, as received; an attempt of unknown outcome may have none
+  attempt INTEGER PRIMARY KEY REFERENCES attempts,
+  outcome TEXT NOT NULL,
+  text TEXT NOT NULL,
+  finish_reason TEXT NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  cost_microusd INTEGER NOT NULL,
+  author TEXT NOT NULL,
+  provider_id TEXT NOT NULL,
+  error TEXT NOT NULL,
+  raw TEXT NOT NULL
+);
+CREATE TABLE uses (              -- runs that were answered from the ledger, by another run's attempt
+  key TEXT NOT NULL,
+  run_id TEXT NOT NULL,
+  domain TEXT NOT NULL,
+  stage INTEGER NOT NULL,
+  example_id TEXT,
+  PRIMARY KEY (key, run_id)
+) WITHOUT ROWID;
+
+-- name: answered
+-- The paid replies of some keys (a JSON array), the first of each.
+SELECT a.key, r.text, r.finish_reason, r.input_tokens, r.output_tokens, r.author, r.provider_id, r.raw, min(a.attempt)
+FROM attempts a JOIN replies r USING (attempt)
+WHERE a.key IN (SELECT value FROM json_each(?)) AND r.outcome = 'ok'
+GROUP BY a.key;
+
+-- name: use
+-- Links a call to a run that was answered from the ledger, unless that run bought it.
+INSERT OR IGNORE INTO uses
+SELECT :key, :run_id, :domain, :stage, :example_id
+WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE key = :key AND run_id = :run_id);
+
+-- name: attempt
+-- Opens an attempt.
+INSERT INTO attempts (key, run_id, purpose, endpoint, model, domain, stage, example_id, input_picousd, output_picousd)
+VALUES (:key, :run_id, :purpose, :endpoint, :model, :domain, :stage, :example_id, :input_picousd, :output_picousd);
+
+-- name: event
+-- Moves an attempt to another state, with the change in what it is charged.
+INSERT INTO events (attempt, state, calls, tokens, microusd, overrun, at)
+VALUES (:attempt, :state, :calls, :tokens, :microusd, :overrun, :at);
+
+-- name: reply
+-- Keeps what came back.
+INSERT INTO replies VALUES (:attempt, :outcome, :text, :finish_reason, :input_tokens, :output_tokens, :cost_microusd,
+  :author, :provider_id, :error, :raw);
+
+-- name: open
+-- Later attempts without an end, with what is reserved for them.
+SELECT attempt, max(state = 'sent') AS sent, sum(calls), sum(tokens), sum(microusd)
+FROM events
+WHERE attempt > ?
+GROUP BY attempt
+HAVING NOT max(state IN ('succeeded', 'failed', 'unknown'));
+
+-- name: spent
+-- What a run has been charged, by stage and domain.
+SELECT a.stage, a.domain, sum(e.calls), sum(e.tokens), sum(e.microusd)
+FROM attempts a JOIN events e USING (attempt)
+WHERE a.run_id = ?
+GROUP BY a.stage, a.domain;
+
+-- name: calls
+-- One row per key and run: bought by attempts, or answered from the ledger at no cost.
+WITH charged AS (
+  SELECT attempt, sum(microusd) AS microusd,
+         CASE WHEN max(state = 'succeeded') THEN 2 WHEN max(state = 'failed') THEN 0 ELSE 1 END AS end
+  FROM events GROUP BY attempt
+)
+SELECT a.key, a.run_id, a.purpose, a.endpoint, a.model, a.domain, a.stage, a.example_id, count(*) AS attempts,
+       sum(coalesce(r.input_tokens, 0)) AS input_tokens, sum(coalesce(r.output_tokens, 0)) AS output_tokens,
+       sum(c.microusd) AS cost_microusd,
+       CASE max(c.end) WHEN 2 THEN 'succeeded' WHEN 1 THEN 'unknown' ELSE 'failed' END AS status
+FROM attempts a JOIN charged c USING (attempt) LEFT JOIN replies r USING (attempt)
+WHERE :run_id IS NULL OR a.run_id = :run_id
+GROUP BY a.key, a.run_id
+UNION ALL
+SELECT u.key, u.run_id, a.purpose, a.endpoint, a.model, u.domain, u.stage, u.example_id, 0, 0, 0, 0, 'cached'
+FROM uses u JOIN attempts a ON a.attempt = (SELECT min(attempt) FROM attempts WHERE key = u.key)
+WHERE (:run_id IS NULL OR u.run_id = :run_id)
+  AND NOT EXISTS (SELECT 1 FROM attempts b WHERE b.key = u.key AND b.run_id = u.run_id)
+ORDER BY 2, 1;
+
+-- name: inconsistent
+-- Attempts whose events and reply contradict each other.
+SELECT e.attempt, group_concat(e.state, ' -> '), r.outcome
+FROM (SELECT * FROM events ORDER BY seq) e LEFT JOIN replies r USING (attempt)
+GROUP BY e.attempt
+HAVING max(e.state = 'succeeded') <> coalesce(max(r.outcome = 'ok'), 0)
+  OR sum(e.state IN ('succeeded', 'failed', 'unknown')) > 1
+  OR max(e.state = 'reserved') = 0
+  OR sum(e.calls) < 0 OR sum(e.tokens) < 0 OR sum(e.microusd) < 0;

@@ -1,0 +1,305 @@
+"""The one door to a teacher: cache, caps, reservations, retries. The transport behind it only makes single attempts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+from balkit.errors import TeacherError, TeacherPaused, TeacherStopped
+from balkit.recipe import Caps, Price
+from balkit.teacher.caps import reached, worst_case
+from balkit.teacher.prices import FREE, Rate, price_of
+from balkit.teacher.protocol import Reply, Request, Teacher
+from balkit.teacher.retry import Pace, RateLimit, Retries
+
+if TYPE_CHECKING:
+    from balkit.teacher.calls import Attempt, Ledger
+
+_BATCH = 500  # requests looked up in the ledger together
+_WAITING = 500  # retries that may wait before no fresh requests are sent
+_GOES_ON = "What was paid for is kept; the same command continues"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where one `Door.ask` stands. Tokens and cost are those charged for its replies; `failed` counts requests."""
+
+    done: int = 0  # replies handed out, the cached and the failed among them
+    cached: int = 0
+    sent: int = 0  # attempts
+    failed: int = 0
+    tokens: int = 0
+    cost_microusd: int = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under which run, price, caps and patience a teacher is asked. `tries` counts attempts of one request."""
+
+    run_id: str
+    price: Price | Literal["free"] | None
+    model: str
+    caps: Caps
+    tries: int
+    progress: Callable[[Progress], None] | None
+    pace: Pace
+
+
+class Door:
+    """Asks one teacher for one run. Made by `Ledger.door`."""
+
+    def __init__(self, ledger: Ledger, teacher: Teacher, *, terms: Terms) -> None:
+        self._ledger = ledger
+        self._teacher = teacher
+        self._terms = terms
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """One reply (`ok` or `permanent`) for every request, in completion order; from the ledger where it can be.
+
+        Equal requests are bought once. Requests are read up to 500 ahead. Whatever ends it, what was completed has been
+        yielded before; closing the iterator waits for what is in flight and keeps it.
+        Raises `CapReached`, `TeacherStopped`, `TeacherPaused`, `PriceUnknown`, `PoolLocked`.
+        """
+        with self._ledger.paying():
+            yield from _Asking(self._ledger, self._teacher, terms=self._terms, requests=requests).replies()
+
+
+class _Asking:
+    """One `ask`, in passes: a pass lets the teacher pull requests until there is a reason to pause, then drains it."""
+
+    def __init__(self, ledger: Ledger, teacher: Teacher, *, terms: Terms, requests: Iterable[Request]) -> None:
+        self._ledger = ledger
+        self._teacher = teacher
+        self._terms = terms
+        self._source = iter(requests)
+        self._lock = threading.RLock()  # a teacher may pull in a thread of its own
+        self._fresh: deque[Request] = deque()
+        self._out: deque[Reply] = deque()
+        self._asked_by: dict[str, list[Request]] = {}  # key -> equal requests that wait for its reply
+        self._in_flight: dict[str, Attempt] = {}
+        self._retries = Retries()
+        self._failures: dict[str, int] = {}  # key -> attempts that used up a try
+        self._refused: dict[str, Reply] = {}  # permanent failures
+        self._given_up: set[str] = set()  # keys out of tries
+        self._given_up_in_a_row = 0
+        self._last_error = ""
+        self._limit = RateLimit(terms.pace)
+        self._over: TeacherError | None = None  # a cap that the next request would pass, with requests in flight
+        self._end: TeacherError | None = None
+        self._rate: Rate | None = None
+        self._progress = Progress()
+
+    def replies(self) -> Iterator[Reply]:
+        """Pass after pass, until everything is answered or nothing can go on."""
+        while self._more():
+            yield from self._take()
+            if self._fresh or len(self._retries):
+                self._rate = self._rate or self._price()
+                yield from self._pass()
+        yield from self._take()
+        if self._end is not None:
+            raise self._end
+        if self._given_up:
+            raise TeacherPaused(
+                f"{len(self._given_up)} calls ran out of {self._terms.tries} tries; the last said: {self._last_error}. "
+                f"No row was rejected for it. {_GOES_ON} and asks them again"
+            )
+
+    def _more(self) -> bool:
+        """Whether anything is left to do; waits out a pause. Nothing is in flight here."""
+        if self._end is None and self._over is not None and self._blocked_by_cap():
+            self._end = self._over
+        self._over = None
+        if self._end is not None:
+            return False
+        if len(self._retries) < _WAITING and (self._fresh or self._load()):
+            time.sleep(self._limit.wait_s())
+            return True
+        time.sleep(max(self._retries.wait_s(), self._limit.wait_s()))
+        return len(self._retries) > 0
+
+    def _pass(self) -> Iterator[Reply]:
+        replies = iter(self._teacher.ask(self._feed()))
+        try:
+            for reply in replies:
+                self._settle(reply)
+                yield from self._take()
+        except GeneratorExit:
+            self._end = self._end or TeacherPaused("nobody listens any more")
+            for reply in replies:
+                self._settle(reply)
+            raise
+        except BaseException:
+            if isinstance(replies, Generator):
+                replies.close()
+            raise
+        for attempt in list(self._in_flight.values()):
+            self._settle(Reply(attempt.request, "unknown", error="the teacher brought no reply"))
+
+    def _take(self) -> Iterator[Reply]:
+        while self._out:
+            yield self._out.popleft()
+
+    # What the teacher pulls
+
+    def _feed(self) -> Iterator[Request]:
+        while (request := self._next()) is not None:
+            yield request
+
+    def _next(self) -> Request | None:
+        """The next request to send, reserved and noted as sent; None ends the pass."""
+        with self._lock:
+            if self._end is not None or self._over is not None or self._limit.wait_s() > 0:
+                return None
+            request = self._retries.due() or self._next_fresh()
+            if request is None:
+                return None
+            assert self._rate is not None
+            need = worst_case(request, self._rate)
+            totals = self._ledger.totals(self._terms.run_id)
+            self._over = reached(self._terms.caps, totals, request=request, need=need)
+            if self._over is not None:
+                self._fresh.appendleft(request)
+                return None
+            attempt = self._ledger.send(request, run_id=self._terms.run_id, rate=self._rate, reserved=need)
+            self._in_flight[request.key] = attempt
+            self._count(sent=1)
+            return request
+
+    def _blocked_by_cap(self) -> bool:
+        """Whether the next request still passes a cap, now that all reservations are settled."""
+        assert self._rate is not None
+        request, totals = self._fresh[0], self._ledger.totals(self._terms.run_id)
+        self._over = reached(self._terms.caps, totals, request=request, need=worst_case(request, self._rate))
+        return self._over is not None
+
+    def _next_fresh(self) -> Request | None:
+        if len(self._retries) >= _WAITING:
+            return None
+        while not self._fresh:
+            if len(self._out) >= _BATCH or not self._load():
+                return None
+        return self._fresh.popleft()
+
+    def _load(self) -> bool:
+        """Read requests; answer those that the ledger knows. False when there are no more."""
+        batch = list(islice(self._source, _BATCH))
+        known = self._ledger.answers([request for request in batch if request.key not in self._asked_by])
+        used = []
+        for request in batch:
+            if request.key in self._asked_by:
+                self._asked_by[request.key].append(request)
+            elif request.key in known:
+                used.append(request)
+                self._hand_out(replace(known[request.key], request=request))
+            elif request.key in self._refused:
+                self._hand_out(replace(self._refused[request.key], request=request))
+            elif request.key not in self._given_up:
+                self._asked_by[request.key] = [request]
+                self._fresh.append(request)
+        if used:
+            self._ledger.use(used, run_id=self._terms.run_id)
+            self._report()
+        return bool(batch)
+
+    # What it brings back
+
+    def _settle(self, reply: Reply) -> None:
+        """Keep a reply on disk, then decide what follows from it."""
+        with self._lock:
+            attempt = self._in_flight.pop(reply.request.key, None)
+            if attempt is None:
+                raise TeacherStopped(
+                    f"the teacher {type(self._teacher).__name__} brought a second reply, or one that nobody asked for, "
+                    f"to request {reply.request.key[:12]}. {_GOES_ON}"
+                )
+            settled = self._ledger.settle(attempt, replace(reply, request=attempt.request))
+            if settled.overrun:
+                self._end = self._end or TeacherStopped(_overrun_message(attempt, settled.reply))
+            self._follow(settled.reply)
+            self._report()
+
+    def _follow(self, reply: Reply) -> None:
+        if reply.outcome == "ok":
+            self._limit.succeeded()
+            self._given_up_in_a_row = 0
+            self._answer(reply)
+        elif reply.outcome == "permanent":
+            self._refused[reply.request.key] = replace(reply, raw="")
+            self._answer(reply)
+        elif reply.outcome == "stop":
+            self._end = TeacherStopped(f"the teacher {reply.request.endpoint!r} stopped: {reply.error}. {_GOES_ON}")
+        elif reply.outcome == "rate_limited":
+            self._wait_for_limit(reply)
+        else:
+            self._try_again(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        key = reply.request.key
+        self._failures.pop(key, None)
+        self._hand_out(reply)
+        for request in self._asked_by.pop(key)[1:]:
+            self._hand_out(replace(reply, request=request, cached=reply.outcome == "ok", cost_microusd=0))
+
+    def _wait_for_limit(self, reply: Reply) -> None:
+        self._last_error = reply.error or self._last_error
+        self._retries.add(reply.request, wait_s=self._limit.hit(reply.retry_after_s))
+        if self._limit.hopeless():
+            self._end = self._end or TeacherPaused(
+                f"the teacher {reply.request.endpoint!r} limits the rate and would not answer before "
+                f"{self._limit.wait_s():,.0f} s from now: {reply.error}. {_GOES_ON}"
+            )
+
+    def _try_again(self, reply: Reply) -> None:
+        key = reply.request.key
+        self._last_error = reply.error or self._last_error
+        self._failures[key] = failures = self._failures.get(key, 0) + 1
+        if failures < self._terms.tries:
+            self._retries.add(reply.request, wait_s=self._terms.pace.backoff_s(failures))
+            return
+        self._given_up.add(key)
+        self._given_up_in_a_row += 1
+        self._count(failed=len(self._asked_by.pop(key)))
+        if self._given_up_in_a_row >= self._terms.pace.out_of_tries_in_a_row:
+            self._end = self._end or TeacherPaused(
+                f"{self._given_up_in_a_row} calls in a row ran out of {self._terms.tries} tries; the last said: "
+                f"{self._last_error}. {_GOES_ON} and asks them again"
+            )
+
+    # The rest
+
+    def _hand_out(self, reply: Reply) -> None:
+        self._out.append(reply)
+        self._count(
+            done=1,
+            cached=int(reply.cached),
+            failed=int(reply.outcome != "ok"),
+            tokens=0 if reply.cached else reply.input_tokens + reply.output_tokens,
+            cost_microusd=reply.cost_microusd,
+        )
+
+    def _count(self, **more: int) -> None:
+        changed = {name: getattr(self._progress, name) + n for name, n in more.items()}
+        self._progress = replace(self._progress, **changed)
+
+    def _report(self) -> None:
+        if self._terms.progress is not None:
+            self._terms.progress(self._progress)
+
+    def _price(self) -> Rate:
+        if self._terms.price is None and getattr(self._teacher, "is_free", False):
+            return FREE
+        return price_of(self._terms.model, self._terms.price)
+
+
+def _overrun_message(attempt: Attempt, reply: Reply) -> str:
+    return (
+        f"the teacher {attempt.request.endpoint!r} reports {reply.input_tokens} + {reply.output_tokens} tokens for a "
+        f"call whose worst case is {attempt.reserved.tokens} (max_tokens {attempt.request.max_tokens}), so a cap could "
+        f"be passed unnoticed. It is stored as an overrun. {_GOES_ON}; see first whether the model ignores max_tokens"
+    )
