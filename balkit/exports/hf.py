@@ -38,7 +38,7 @@ Rationales by: {authors}. Snapshot digest: {digest} (pool version {version}).
 ```python
 from datasets import load_dataset
 
-rows = load_dataset(".", split="train")  # this folder, or the name you publish it under
+rows = load_dataset("path/to/this/folder", split="train")  # or the name you publish it under
 ```
 """
 
