@@ -1,0 +1,12 @@
+"""The pool: examples, rationales, decisions and snapshots in one DuckDB file, append-only, versioned.
+
+The only room that imports duckdb, and only when a pool is opened.
+"""
+
+from balkit.pool.commits import Commit
+from balkit.pool.ingest import AddReport
+from balkit.pool.reads import View
+from balkit.pool.snapshots import Snapshot, SnapshotDraft
+from balkit.pool.store import Pool
+
+__all__ = ["AddReport", "Commit", "Pool", "Snapshot", "SnapshotDraft", "View"]

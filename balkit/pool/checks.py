@@ -1,0 +1,77 @@
+"""Whether what a pool holds is what was committed: everything is read and every digest computed again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from balkit.errors import PoolDamaged
+from balkit.pool import database, snapshots, tables
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def problems_of(con: duckdb.DuckDBPyConnection, *, folder: Path) -> list[str]:
+    """All problems of an open pool, one line each; empty when it is whole. Reads every row."""
+    return [*_chain(con), *_rows_of_no_version(con), *_head(con, folder), *_orphans(con), *_snapshots(con, folder)]
+
+
+def _chain(con: duckdb.DuckDBPyConnection) -> list[str]:
+    problems, parent, expected = [], database.BLANK, 0
+    sql = "SELECT version, digest, content, message, run_id, stage, step FROM versions ORDER BY version"
+    for version, digest, content, message, run_id, stage, step in con.sql(sql).fetchall():
+        expected += 1
+        if version != expected:
+            problems.append(f"version {expected} is missing; {version} follows")
+            expected = version
+        key = None if run_id is None else (run_id, stage, step)
+        if tables.version_digest(parent, version=version, message=message, key=key, content=content) != digest:
+            problems.append(f"version {version}: its record is not the one whose digest was committed")
+        rows = {name: tables.stored(con, name, version=version) for name in tables.TABLES}
+        if tables.content_digest(rows) != content:
+            problems.append(f"version {version}: its rows are not those that were committed")
+        parent = digest
+    return problems
+
+
+def _rows_of_no_version(con: duckdb.DuckDBPyConnection) -> list[str]:
+    problems = []
+    for name in tables.TABLES:
+        sql = f"SELECT count(*) FROM {name} AS t ANTI JOIN versions AS v ON v.version = t.added_in"
+        count = con.sql(sql).fetchall()[0][0]
+        if count:
+            problems.append(f"{name}: {count} rows of no version")
+    return problems
+
+
+def _head(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
+    head, tip = database.read_head(folder), database.tip(con)
+    if head is None:
+        return [f"HEAD is missing; the file holds version {tip.version}"]
+    if head != tip:
+        return [f"HEAD says version {head.version}, the file holds {tip.version}; the next commit mends it"]
+    return []
+
+
+def _orphans(con: duckdb.DuckDBPyConnection) -> list[str]:
+    orphans: pl.DataFrame = database.ask(con, "orphan_rationales")
+    lines = [f"{name}: {rows} rows of no example" for name, rows in orphans.iter_rows() if rows]
+    sql = "SELECT s.snapshot_id, s.parent FROM snapshots AS s ANTI JOIN snapshots AS p ON p.snapshot_id = s.parent"
+    lost = con.sql(f"{sql} WHERE s.parent IS NOT NULL").fetchall()
+    return lines + [f"snapshot {name}: its parent {parent} is missing" for name, parent in lost]
+
+
+def _snapshots(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
+    problems = []
+    for name, digest in con.sql("SELECT snapshot_id, digest FROM snapshots ORDER BY added_in, snapshot_id").fetchall():
+        try:
+            snapshots.read(con, name)
+        except PoolDamaged as error:
+            problems.append(str(error))
+        found = snapshots.file_problem(folder / "snapshots", name, digest=digest)
+        if found is not None:
+            problems.append(f"{found}; it is made again when it is next asked for")
+    return problems

@@ -1,0 +1,151 @@
+"""Files and frames into EXAMPLES, with every problem found at once and its place.
+
+Reading (`files.py`) gives cells as text; here they become examples, or problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from balkit import texts
+from balkit.errors import IngestError
+from balkit.pool import commits, database
+from balkit.pool.files import Columns, Table, read
+
+if TYPE_CHECKING:
+    import duckdb
+
+Source = str | Path | pl.DataFrame
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What an addition did. rows = new + duplicate.
+
+    `version` is the pool's version afterwards, the old one when nothing was new. `duplicate` rows stand in the pool
+    or earlier in the same files, with the same labels. `leaks` are the train examples whose normalised prompt stands
+    in eval, as far as these rows have a part in it; a run leaves them out. `without_answer` counts new examples.
+    """
+
+    version: int
+    rows: int
+    new: int
+    duplicate: int
+    leaks: int
+    without_answer: int
+    domains: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as read, duplicates included, and where each stood (`place`)."""
+
+    examples: pl.DataFrame
+    origin: str
+    split: str
+
+
+def prepare(source: Source | Sequence[Source], *, columns: Columns, split: str, origin: str) -> Batch:
+    """The examples of all sources. Raises `IngestError` with every problem of every source."""
+    problems = []
+    if split not in commits.SPLITS:
+        problems.append(f"split {split!r} is not one of {', '.join(commits.SPLITS)}")
+    if origin not in commits.ORIGINS:
+        problems.append(f"origin {origin!r} is not one of {', '.join(commits.ORIGINS)}")
+    sources = [source] if isinstance(source, str | Path | pl.DataFrame) else list(source)
+    if not sources:
+        problems.append("no file was given")
+    parts = []
+    for number, item in enumerate(sources):
+        table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
+        problems += table.problems
+        if not table.broken:
+            part, found = _examples(table)
+            parts.append(part)
+            problems += found
+    if parts:
+        problems += _contradictions(pl.concat(parts))
+    if problems:
+        raise refused(problems)
+    return Batch(pl.concat(parts), origin, split)
+
+
+def refused(problems: Sequence[str]) -> IngestError:
+    """The error for rows that cannot be added."""
+    return IngestError(f"nothing was added: {len(problems)} problem{'s' * (len(problems) != 1)}", problems)
+
+
+def against_pool(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> dict[str, pl.DataFrame]:
+    """The rows per table that the batch adds to the pool at `version`.
+
+    Raises `IngestError` for examples that the pool has with another domain or split.
+    """
+    once = batch.examples.unique("example_id", keep="first", maintain_order=True)
+    con.register("incoming", once.select("example_id"))
+    stored = database.ask(con, "stored_labels", version=version)
+    con.unregister("incoming")
+    both = once.join(stored, on="example_id", suffix="_stored", maintain_order="left")
+    problems = []
+    for row in both.iter_rows(named=True):
+        if row["domain"] != row["domain_stored"]:
+            problems.append(
+                f"{row['place']}: this prompt and answer are in the pool with domain {row['domain_stored']!r}, "
+                f"here it is {row['domain']!r}; Pool.relabel changes a label"
+            )
+        if row["split"] != batch.split:
+            problems.append(
+                f"{row['place']}: this prompt and answer are in the pool with split {row['split']!r}, "
+                f"here it is {batch.split!r}; Pool.relabel changes a label"
+            )
+    if problems:
+        raise refused(problems)
+    new = once.join(stored, on="example_id", how="anti", maintain_order="left")
+    labels = new.select(
+        "example_id", "domain", split=pl.lit(batch.split, pl.String), origin=pl.lit(batch.origin, pl.String)
+    )
+    parents = pl.lit([], dtype=pl.List(pl.String))
+    return {"examples": new.with_columns(parents=parents), "labels": labels}
+
+
+def leaks_of(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> int:
+    """How many train examples at `version` stand in eval with a prompt of this batch."""
+    con.register("incoming", batch.examples.select("prompt_key"))
+    count: int = database.ask(con, "incoming_leaks", version=version)["leaks"][0]
+    con.unregister("incoming")
+    return count
+
+
+def _examples(table: Table) -> tuple[pl.DataFrame, list[str]]:
+    """One source's examples, and the problems of its rows; problem rows are left out."""
+    problems, kept = [], []
+    for number, prompt, reference, domain in table.cells.iter_rows():
+        place = table.place(number)
+        prompt, domain = texts.canonical(prompt or ""), texts.canonical(domain or "")
+        reference = texts.canonical(reference or "") or None
+        if not prompt:
+            problems.append(f"{place}: the prompt ({table.columns.prompt!r}) is empty")
+        if not domain:
+            problems.append(f"{place}: the domain ({table.columns.domain!r}) is empty")
+        if prompt and domain:
+            kept.append((texts.example_id(prompt, reference), prompt, reference, domain, place))
+    schema = dict.fromkeys(("example_id", "prompt", "reference", "domain", "place"), pl.String)
+    return commits.with_prompt_key(pl.DataFrame(kept, schema=schema, orient="row")), problems
+
+
+def _contradictions(examples: pl.DataFrame) -> list[str]:
+    """The rows that repeat an earlier one of the same batch with another domain."""
+    first = examples.unique("example_id", keep="first", maintain_order=True)
+    both = examples.join(
+        first.select("example_id", "domain", "place"), on="example_id", suffix="_first", maintain_order="left"
+    )
+    torn = both.filter(pl.col("domain") != pl.col("domain_first"))
+    return [
+        f"{row['place']}: the same prompt and answer as {row['place_first']}, there with domain "
+        f"{row['domain_first']!r}, here with {row['domain']!r}"
+        for row in torn.iter_rows(named=True)
+    ]

@@ -1,0 +1,71 @@
+"""A pool as it was at a version: every read, in a fixed order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from balkit import frames
+from balkit.pool import database
+
+#: Stands for "now" where a query takes a version.
+NEWEST = 2**62
+
+
+@dataclass(frozen=True)
+class View:
+    """The reads of a pool at one version. Each opens the file for its own short time."""
+
+    folder: Path
+    version: int = NEWEST
+    wait_s: float = database.WAIT_S
+
+    def examples(
+        self, *, split: str | None = None, domain: str | None = None, origin: str | None = None
+    ) -> pl.DataFrame:
+        """EXAMPLES in use, ordered by `example_id`; retired ones are left out."""
+        return frames.check(self._ask("examples", split=split, domain=domain, origin=origin), frames.EXAMPLES)
+
+    def rationales(self) -> pl.DataFrame:
+        """RATIONALES, accepted and rejected, ordered by example, then id; also those of retired examples."""
+        return frames.check(self._ask("rationales"), frames.RATIONALES)
+
+    def scores(self, *, checkpoint: str | None = None) -> pl.DataFrame:
+        """SCORES, ordered by checkpoint, name, example."""
+        return frames.check(self._ask("scores", checkpoint=checkpoint), frames.SCORES)
+
+    def decisions(self, *, run_id: str | None = None, stage: int | None = None) -> pl.DataFrame:
+        """DECISIONS with `run_id`, `stage` and `version`, ordered by version, step, domain, rank."""
+        frame = self._ask("decisions", run_id=run_id, stage=stage)
+        extra = frame.select(pl.col("run_id").cast(pl.String), pl.col("stage", "version").cast(pl.Int64))
+        return frames.check(frame, frames.DECISIONS).hstack(extra)
+
+    def evaluations(self, *, checkpoint: str | None = None) -> pl.DataFrame:
+        """EVALUATIONS, ordered by checkpoint, example."""
+        return frames.check(self._ask("evaluations", checkpoint=checkpoint), frames.EVALUATIONS)
+
+    def calls(self, *, run_id: str | None = None) -> pl.DataFrame:
+        """CALLS, one row a key and run, ordered by run, key; status `cached` where another run had paid."""
+        return frames.check(self._ask("calls", run_id=run_id), frames.CALLS)
+
+    def snapshots(self) -> pl.DataFrame:
+        """One row a snapshot: snapshot_id, run_id, stage, parent, rows, digest, deficits (JSON), version."""
+        return self._ask("snapshots")
+
+    def log(self) -> pl.DataFrame:
+        """One row a version, the newest first; `created_at` is UTC."""
+        return self._ask("log")
+
+    def coverage(self) -> pl.DataFrame:
+        """Rows per domain, the largest train split first.
+
+        Columns: domain; train, dev, eval (rows in use); synthetic (of these); retired; rationales (accepted);
+        leaks (train rows whose normalised prompt stands in eval); mean_prompt_chars.
+        """
+        return self._ask("coverage")
+
+    def _ask(self, name: str, **params: object) -> pl.DataFrame:
+        with database.reading(self.folder, wait_s=self.wait_s) as con:
+            return database.ask(con, name, version=self.version, **params)

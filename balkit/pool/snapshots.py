@@ -1,0 +1,201 @@
+"""Snapshots: a stage's own rows plus a parent, read back in order, and written as Parquet on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from balkit import frames, texts
+from balkit.errors import PoolDamaged, PoolError
+from balkit.pool import database
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class SnapshotDraft:
+    """What one stage adds to the training set.
+
+    `rows` are SNAPSHOT_ROWS of this stage alone; their order is that of `position`, which the pool counts on from
+    the parent's. `deficits` is any JSON value: what the stage could not fill.
+    """
+
+    run_id: str
+    stage: int
+    recipe_yaml: str
+    parent: str | None
+    rows: pl.DataFrame
+    deficits: Any = None
+
+    @property
+    def snapshot_id(self) -> str:
+        """The id under which the pool keeps it."""
+        return f"{self.run_id[:12]}-s{self.stage}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An immutable, ordered training set: `rows` are SNAPSHOT_ROWS of all its stages, `digest` is of their ids."""
+
+    snapshot_id: str
+    digest: str
+    parent: str | None
+    run_id: str
+    stage: int
+    version: int
+    rows: pl.DataFrame
+    recipe_yaml: str
+    deficits: Any
+
+
+def digest_of(rows: pl.DataFrame) -> str:
+    """The digest of a training set: its ordered (example_id, rationale_id, copy)."""
+    return texts.digest([list(row) for row in rows.select("example_id", "rationale_id", "copy").iter_rows()])
+
+
+def rows_of(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft) -> dict[str, pl.DataFrame]:
+    """The rows per table that a draft adds; none when the same snapshot is stored.
+
+    Raises `PoolError` when another snapshot has its id, when its parent is not there, or when a row repeats.
+    """
+    own = frames.check(draft.rows, frames.SNAPSHOT_ROWS).sort("position", maintain_order=True)
+    before = read(con, draft.parent).rows if draft.parent is not None else frames.SNAPSHOT_ROWS.empty()
+    first = before.height
+    own = own.with_columns(position=pl.int_range(first, first + own.height, dtype=pl.Int64))
+    whole = pl.concat([before, own])
+    for identity in (["example_id", "rationale_id", "copy"], ["row_id"]):
+        twice = whole.filter(whole.select(identity).is_duplicated())
+        if twice.height:
+            raise PoolError(
+                f"snapshot {draft.snapshot_id}: {' + '.join(identity)} stands twice: {twice.row(0, named=True)}"
+            )
+    digest = digest_of(whole)
+    stored = database.ask(con, "snapshot", snapshot_id=draft.snapshot_id)
+    if stored.height:
+        if stored["digest"][0] == digest and stored["run_id"][0] == draft.run_id:
+            return {}
+        raise PoolError(
+            f"snapshot {draft.snapshot_id} is in the pool with digest {stored['digest'][0][:12]}, not {digest[:12]}; "
+            "a snapshot never changes: start another run"
+        )
+    record = {
+        "snapshot_id": draft.snapshot_id,
+        "digest": digest,
+        "parent": draft.parent,
+        "run_id": draft.run_id,
+        "stage": draft.stage,
+        "total_rows": whole.height,
+        "recipe_yaml": draft.recipe_yaml,
+        "deficits": json.dumps(draft.deficits, ensure_ascii=False, sort_keys=True),
+    }
+    schema = {"parent": pl.String}
+    return {
+        "snapshots": pl.DataFrame([record], schema_overrides=schema),
+        "snapshot_rows": own.with_columns(snapshot_id=pl.lit(draft.snapshot_id)),
+    }
+
+
+def refuse(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft, *, version: int) -> None:
+    """Raise `PoolError` for a stored snapshot whose rows may not train, or are not those of the draft.
+
+    The last line of defence: what stands in eval never reaches a snapshot, whatever the recipe says. Called
+    inside the transaction that stores it, so that a refusal leaves nothing behind.
+    """
+    bad = database.ask(con, "refused_rows", snapshot_id=draft.snapshot_id, version=version)
+    if bad.height:
+        lines = [
+            f"  - row {row['position']}, example {row['example_id'][:12]}: {row['problem']}: {str(row['prompt'])[:80]!r}"
+            for row in bad.head(20).iter_rows(named=True)
+        ]
+        more = [f"  ... and {bad.height - 20} more"] if bad.height > 20 else []
+        raise PoolError("\n".join([f"snapshot {draft.snapshot_id}: {bad.height} rows may not train", *lines, *more]))
+    given = frames.check(draft.rows, frames.SNAPSHOT_ROWS).sort("position", maintain_order=True).drop("position")
+    stored = read(con, draft.snapshot_id).rows.tail(given.height).drop("position")
+    for column in given.columns:
+        if not given[column].equals(stored[column]):
+            where = (~given[column].eq_missing(stored[column])).arg_true()[0]
+            raise PoolError(
+                f"snapshot {draft.snapshot_id}: {column} of row {where} is {given[column][where]!r} in the draft "
+                f"and {stored[column][where]!r} in the pool"
+            )
+
+
+def read(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> Snapshot:
+    """A snapshot with all its rows. Raises `PoolError` for an unknown id, `PoolDamaged` when its digest is not kept."""
+    record = database.ask(con, "snapshot", snapshot_id=snapshot_id)
+    if not record.height:
+        known = [
+            row[0] for row in con.sql("SELECT snapshot_id FROM snapshots ORDER BY added_in, snapshot_id").fetchall()
+        ]
+        raise PoolError(f"no snapshot {snapshot_id!r}; there are: {', '.join(known) or 'none yet'}")
+    row = record.row(0, named=True)
+    rows = database.ask(con, "snapshot_rows", snapshot_id=snapshot_id)
+    if rows.height != row["total_rows"] or digest_of(rows) != row["digest"] or rows["rationale"].null_count():
+        raise PoolDamaged(
+            f"snapshot {snapshot_id}: its {rows.height} rows are not the {row['total_rows']} that were committed; "
+            "restore the pool from a backup"
+        )
+    return Snapshot(
+        snapshot_id=snapshot_id,
+        digest=row["digest"],
+        parent=row["parent"],
+        run_id=row["run_id"],
+        stage=row["stage"],
+        version=row["added_in"],
+        rows=frames.check(rows, frames.SNAPSHOT_ROWS),
+        recipe_yaml=row["recipe_yaml"],
+        deficits=json.loads(row["deficits"]),
+    )
+
+
+def file_of(folder: Path, snapshot: Snapshot) -> Path:
+    """The snapshot as a Parquet file under `folder`, written anew when absent or not as its manifest says."""
+    home = folder / snapshot.snapshot_id
+    path = home / "rows.parquet"
+    if file_problem(folder, snapshot.snapshot_id, digest=snapshot.digest) is None and path.exists():
+        return path
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "manifest.json").unlink(missing_ok=True)
+    temporary = home / f".rows.{os.getpid()}"
+    with temporary.open("wb") as file:
+        snapshot.rows.write_parquet(file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    sha256 = _sha256(temporary)
+    database.settle(temporary, path)
+    manifest = {
+        "snapshot_id": snapshot.snapshot_id,
+        "digest": snapshot.digest,
+        "version": snapshot.version,
+        "rows": snapshot.rows.height,
+        "sha256": sha256,
+    }
+    database.write_whole(home / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
+    return path
+
+
+def file_problem(folder: Path, snapshot_id: str, *, digest: str) -> str | None:
+    """What is wrong with the Parquet file of a snapshot; None when it is right, or not made yet."""
+    home = folder / snapshot_id
+    path, manifest = home / "rows.parquet", home / "manifest.json"
+    if not path.exists() and not manifest.exists():
+        return None
+    try:
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+        if said["digest"] != digest:
+            return f"{manifest}: of digest {said['digest'][:12]}, not {digest[:12]}"
+        return None if said["sha256"] == _sha256(path) else f"{path}: not the bytes that {manifest.name} describes"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{home}: incomplete ({type(error).__name__}: {error})"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,142 @@
+-- name: tip
+-- The newest version and its digest; no row in a blank pool.
+SELECT version, digest FROM versions ORDER BY version DESC LIMIT 1;
+
+-- name: digest_of
+-- The digest of one version.
+SELECT digest FROM versions WHERE version = $version;
+
+-- name: stored_bytes
+-- How long the file must be, by its own header: three headers of 4 KiB, then blocks.
+SELECT 12288 + total_blocks * block_size AS bytes
+FROM pragma_database_size()
+WHERE database_name = current_database();
+
+-- name: committed
+-- The version that a run's step made.
+SELECT version FROM versions WHERE run_id = $run_id AND stage = $stage AND step = $step;
+
+-- name: examples
+-- The examples in use at a version; null parameters ask for all.
+SELECT * FROM examples_at($version)
+WHERE ($split IS NULL OR split = $split) AND ($domain IS NULL OR domain = $domain)
+    AND ($origin IS NULL OR origin = $origin)
+ORDER BY example_id;
+
+-- name: rationales
+-- Every rationale at a version, accepted or not.
+SELECT rationale_id, example_id, text, answer, accepted, reason, detail, source, author
+FROM rationales
+WHERE added_in <= $version
+ORDER BY example_id, rationale_id;
+
+-- name: scores
+-- The scores at a version, of one checkpoint or all.
+SELECT example_id, checkpoint, name, value, reason
+FROM scores
+WHERE added_in <= $version AND ($checkpoint IS NULL OR checkpoint = $checkpoint)
+ORDER BY checkpoint, name, example_id;
+
+-- name: decisions
+-- What choosing and checking steps thought of every row, of one run, one stage or all.
+SELECT example_id, domain, step, method, kept, reason, gain, rank, detail, run_id, stage, added_in AS version
+FROM decisions
+WHERE added_in <= $version AND ($run_id IS NULL OR run_id = $run_id) AND ($stage IS NULL OR stage = $stage)
+ORDER BY version, step, domain, rank NULLS LAST, example_id, method, reason, detail;
+
+-- name: evaluations
+-- What checkpoints answered, of one checkpoint or all.
+SELECT checkpoint, example_id, domain, split, predicted, correct, text
+FROM evaluations
+WHERE added_in <= $version AND ($checkpoint IS NULL OR checkpoint = $checkpoint)
+ORDER BY checkpoint, example_id;
+
+-- name: calls
+-- The settled teacher calls, one row a key and run, of one run or all.
+SELECT * FROM calls_at($version) WHERE $run_id IS NULL OR run_id = $run_id ORDER BY run_id, key;
+
+-- name: snapshots
+-- The snapshots, without their rows.
+SELECT snapshot_id, run_id, stage, parent, total_rows AS rows, digest, deficits, added_in AS version
+FROM snapshots
+WHERE added_in <= $version
+ORDER BY added_in, snapshot_id;
+
+-- name: coverage
+-- Rows per domain at a version, the largest first.
+SELECT * FROM coverage_at($version) ORDER BY train DESC, domain;
+
+-- name: log
+-- The versions, newest first, with what each added.
+SELECT v.version, v.created_at, v.message, v.run_id, v.stage, v.step,
+    (SELECT count(*) FROM examples AS e WHERE e.added_in = v.version) AS examples,
+    (SELECT count(*) FROM rationales AS r WHERE r.added_in = v.version) AS rationales,
+    (SELECT max(snapshot_id) FROM snapshots AS s WHERE s.added_in = v.version) AS snapshot_id,
+    v.digest
+FROM versions AS v
+WHERE v.version <= $version
+ORDER BY v.version DESC;
+
+-- name: stored_labels
+-- The current labels of the incoming examples that the pool has already.
+SELECT l.example_id, l.domain, l.split, l.origin
+FROM labels_at($version) AS l
+SEMI JOIN incoming AS i USING (example_id);
+
+-- name: incoming_leaks
+-- How many train examples stand in eval with a prompt that is among the incoming ones.
+SELECT count(*) AS leaks FROM leaks_at($version) AS k SEMI JOIN incoming AS i USING (prompt_key);
+
+-- name: unknown_examples
+-- The incoming ids that no example of the pool has.
+SELECT DISTINCT i.example_id FROM incoming AS i ANTI JOIN examples AS e USING (example_id) ORDER BY i.example_id;
+
+-- name: usable
+-- The incoming ids of examples that are in the pool and not retired.
+SELECT DISTINCT l.example_id FROM labelled_at($version) AS l SEMI JOIN incoming AS i USING (example_id) WHERE NOT l.retired;
+
+-- name: snapshot
+-- One snapshot's record.
+SELECT snapshot_id, digest, parent, run_id, stage, total_rows, recipe_yaml, deficits, added_in
+FROM snapshots
+WHERE snapshot_id = $snapshot_id;
+
+-- name: snapshot_rows
+-- All rows of a snapshot in order: those of its parents, then its own. A row whose texts are lost shows nulls.
+SELECT r.position, r.row_id, r.stage, r.example_id, r.rationale_id, r.copy, r.domain, r.split, r.origin, e.prompt,
+    e.reference, a.text AS rationale, a.answer, a.author
+FROM snapshot_parts AS p
+JOIN snapshot_rows AS r ON r.snapshot_id = p.part_id
+LEFT JOIN examples AS e USING (example_id)
+LEFT JOIN rationales AS a USING (rationale_id)
+WHERE p.snapshot_id = $snapshot_id
+ORDER BY r.position;
+
+-- name: refused_rows
+-- The rows of a snapshot, its parents' included, that may not be in one at a version, and why.
+SELECT r.position, r.example_id, e.prompt,
+    CASE
+        WHEN e.example_id IS NULL THEN 'its example is not in the pool'
+        WHEN a.rationale_id IS NULL THEN 'its rationale is not in the pool'
+        WHEN a.example_id <> r.example_id THEN 'its rationale belongs to another example'
+        WHEN NOT a.accepted THEN 'its rationale was rejected'
+        WHEN e.retired THEN 'its example is retired'
+        WHEN e.split = 'eval' OR k.prompt_key IS NOT NULL THEN 'its prompt stands in the eval split'
+    END AS problem
+FROM snapshot_parts AS p
+JOIN snapshot_rows AS r ON r.snapshot_id = p.part_id
+LEFT JOIN labelled_at($version) AS e USING (example_id)
+LEFT JOIN rationales AS a USING (rationale_id)
+LEFT JOIN eval_keys_at($version) AS k ON k.prompt_key = e.prompt_key
+WHERE p.snapshot_id = $snapshot_id AND problem IS NOT NULL
+ORDER BY r.position;
+
+-- name: orphan_rationales
+-- How many rationales, scores and evaluations belong to no example.
+SELECT 'rationales' AS name, count(*) AS rows FROM rationales ANTI JOIN examples USING (example_id)
+UNION ALL
+SELECT 'scores', count(*) FROM scores ANTI JOIN examples USING (example_id)
+UNION ALL
+SELECT 'evaluations', count(*) FROM evaluations ANTI JOIN examples USING (example_id)
+UNION ALL
+SELECT 'labels', count(*) FROM labels ANTI JOIN examples USING (example_id);

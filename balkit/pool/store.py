@@ -1,0 +1,292 @@
+"""The pool: one folder with one DuckDB file of everything, append-only, a version a commit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import polars as pl
+
+from balkit.errors import PoolError
+from balkit.pool import checks, commits, database, ingest, migrate, paying, sandbox, snapshots, tables
+from balkit.pool.commits import Commit
+from balkit.pool.files import Columns
+from balkit.pool.reads import View
+from balkit.pool.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    import duckdb
+
+Rows = dict[str, pl.DataFrame]
+
+
+class Pool:
+    """A pool folder. Nothing is held open between calls, so readers and one writer at a time take turns.
+
+    Make one with `Pool.create` or `Pool.open`, not with the constructor. Every method may raise `PoolLocked`
+    when another process keeps the file for longer than `wait_s` seconds, and `PoolDamaged` when the file is not what
+    HEAD says.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool, wait_s: float) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._wait_s = wait_s
+        self._now = View(path, wait_s=wait_s)
+
+    @classmethod
+    def create(cls, path: str | Path, *, wait_s: float = database.WAIT_S) -> Pool:
+        """A blank pool in a new or existing folder. Raises `PoolError` where a pool is already."""
+        import duckdb
+
+        folder = Path(path)
+        if (folder / "pool.duckdb").exists() or (folder / "HEAD").exists():
+            raise PoolError(f"{folder}: a pool is here already; Pool.open({str(folder)!r})")
+        if folder.exists() and not folder.is_dir():
+            raise PoolError(f"{folder}: is a file, not a folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f".pool.duckdb.{os.getpid()}"
+            temporary.unlink(missing_ok=True)
+            with database.translated(folder), duckdb.connect(temporary) as con:
+                migrate.migrate(con, known=migrate.shipped())
+            database.settle(temporary, folder / "pool.duckdb")
+            database.write_head(folder, tip=database.Tip(0, database.BLANK))
+        except OSError as error:
+            raise PoolError(f"{folder}: cannot be made: {error.strerror or error}") from error
+        return cls(folder, read_only=False, wait_s=wait_s)
+
+    @classmethod
+    def open(cls, path: str | Path, *, read_only: bool = False, wait_s: float = database.WAIT_S) -> Pool:
+        """An existing pool, brought to this balkit's format unless `read_only`.
+
+        Raises `PoolError` where none is, or for a format that is newer than this balkit, or older and `read_only`.
+        """
+        pool = cls(Path(path), read_only=read_only, wait_s=wait_s)
+        known = migrate.shipped()
+        with database.reading(pool.path, wait_s=wait_s) as con:
+            current = migrate.is_current(con, known=known)
+        if not current and read_only:
+            raise PoolError(f"{path}: has an older format; open it once for writing, which migrates it")
+        if not current:
+            with database.migrating(pool.path, wait_s=wait_s) as con:
+                migrate.migrate(con, known=known)
+        return pool
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"Pool({str(self.path)!r})"
+
+    @property
+    def version(self) -> int:
+        """The newest version; 0 in a blank pool."""
+        with self._reading() as con:
+            return database.tip(con).version
+
+    def add(
+        self,
+        source: ingest.Source | Sequence[ingest.Source],
+        *,
+        prompt: str,
+        answer: str | None,
+        domain: str,
+        split: str = "train",
+        origin: str = "source",
+        message: str | None = None,
+    ) -> ingest.AddReport:
+        """Add examples from JSONL, CSV, TSV or Parquet files, or polars frames; all of them or none.
+
+        `prompt`, `answer` and `domain` name columns; a blank answer is an unknown one. Adding the same again changes
+        nothing. Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
+        """
+        batch = ingest.prepare(source, columns=Columns(prompt, answer, domain), split=split, origin=origin)
+        with self._writing() as con:
+            before = database.tip(con).version
+            rows = ingest.against_pool(con, batch, version=before)
+            new = rows["examples"]
+            message = message or f"add {new.height} {split} examples"
+            version = tables.append(con, rows=rows, message=message) if new.height else before
+            leaks = ingest.leaks_of(con, batch, version=version)
+        return ingest.AddReport(
+            version=version,
+            rows=batch.examples.height,
+            new=new.height,
+            duplicate=batch.examples.height - new.height,
+            leaks=leaks,
+            without_answer=new["reference"].null_count(),
+            domains=batch.examples["domain"].n_unique(),
+        )
+
+    def commit(self, commit: Commit) -> int:
+        """Add a step's rows in one transaction; returns the version that holds them.
+
+        A key that is committed already returns its version and writes nothing; so does a commit without a key whose
+        rows are all stored. Raises `PoolError` for rows that contradict the pool, and for a snapshot with a row that
+        is retired or whose normalised prompt stands in eval.
+        """
+        with self._writing() as con:
+            done = _committed(con, commit.key)
+            if done is not None:
+                return done
+            before = database.tip(con).version
+            rows = commits.rows_of(con, commit, version=before)
+            if commit.key is None and not any(frame.height for frame in rows.values()):
+                return before
+            version = tables.append(con, rows=rows, message=commit.message, key=commit.key)
+            if commit.snapshot is not None:
+                snapshots.refuse(con, commit.snapshot, version=version)
+            return version
+
+    def committed(self, key: tables.Key) -> int | None:
+        """The version that (run_id, stage, step) made, or None."""
+        with self._reading() as con:
+            return _committed(con, key)
+
+    def retire(self, ids: Sequence[str], *, reason: str) -> int:
+        """Take examples out of use from the next version on; snapshots that hold them stay as they are.
+
+        Returns the version; the old one when all were retired before. Raises `PoolError` for unknown ids.
+        """
+        wanted = pl.DataFrame({"example_id": list(dict.fromkeys(ids))}, schema={"example_id": pl.String})
+
+        def rows(con: duckdb.DuckDBPyConnection, version: int) -> Rows:
+            return {"retirements": commits.retired(con, wanted, version=version).with_columns(reason=pl.lit(reason))}
+
+        return self._append(rows, message=f"retire: {reason}")
+
+    def relabel(self, labels: pl.DataFrame, *, message: str) -> int:
+        """Give examples another domain or split from the next version on. `labels`: example_id, domain, split.
+
+        Returns the version; the old one when nothing differs. Raises `PoolError` for ids not in use.
+        """
+        lacking = {"example_id", "domain", "split"} - set(labels.columns)
+        if lacking:
+            raise PoolError(f"relabel: no column {', '.join(sorted(lacking))} (it has: {', '.join(labels.columns)})")
+
+        def rows(con: duckdb.DuckDBPyConnection, version: int) -> Rows:
+            return {"labels": commits.relabelled(con, labels, version=version)}
+
+        return self._append(rows, message=message)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one process that pays for this pool. Raises `PoolLocked` with the PID of the other.
+
+        The operating system lets go of it when the process ends, however it ends.
+        """
+        with paying.alone(self.path):
+            yield
+
+    def at(self, version: int) -> View:
+        """The pool's reads as they were at a version. Raises `PoolError` for a version that is not there."""
+        newest = self.version
+        if not 0 <= version <= newest:
+            raise PoolError(f"{self.path}: no version {version}; there are 0 to {newest}")
+        return View(self.path, version, self._wait_s)
+
+    def examples(
+        self, *, split: str | None = None, domain: str | None = None, origin: str | None = None
+    ) -> pl.DataFrame:
+        """EXAMPLES in use now; see `View.examples`."""
+        return self._now.examples(split=split, domain=domain, origin=origin)
+
+    def rationales(self) -> pl.DataFrame:
+        """RATIONALES, accepted and rejected."""
+        return self._now.rationales()
+
+    def scores(self, *, checkpoint: str | None = None) -> pl.DataFrame:
+        """SCORES of one checkpoint or all."""
+        return self._now.scores(checkpoint=checkpoint)
+
+    def decisions(self, *, run_id: str | None = None, stage: int | None = None) -> pl.DataFrame:
+        """DECISIONS with run_id, stage and version."""
+        return self._now.decisions(run_id=run_id, stage=stage)
+
+    def evaluations(self, *, checkpoint: str | None = None) -> pl.DataFrame:
+        """EVALUATIONS of one checkpoint or all."""
+        return self._now.evaluations(checkpoint=checkpoint)
+
+    def calls(self, *, run_id: str | None = None) -> pl.DataFrame:
+        """CALLS that are mirrored here, of one run or all; see `View.calls`."""
+        return self._now.calls(run_id=run_id)
+
+    def snapshots(self) -> pl.DataFrame:
+        """One row a snapshot, the oldest first; see `View.snapshots`."""
+        return self._now.snapshots()
+
+    def log(self) -> pl.DataFrame:
+        """One row a version, the newest first."""
+        return self._now.log()
+
+    def coverage(self) -> pl.DataFrame:
+        """Rows per domain, the largest train split first; see `View.coverage`."""
+        return self._now.coverage()
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """A snapshot with the rows of all its stages in order, its digest verified.
+
+        Raises `PoolError` for an unknown id.
+        """
+        with self._reading() as con:
+            return snapshots.read(con, snapshot_id)
+
+    def snapshot_file(self, snapshot_id: str) -> Path:
+        """The snapshot as a Parquet file of SNAPSHOT_ROWS in the pool folder, made or made again when it must be."""
+        return snapshots.file_of(self.path / "snapshots", self.snapshot(snapshot_id))
+
+    def sql(
+        self,
+        query: str,
+        params: sandbox.Params = None,
+        *,
+        timeout_s: float = 60.0,
+        memory_mb: int = 2048,
+    ) -> pl.DataFrame:
+        """The frame that one reading statement gives, on a connection that can reach and change nothing else.
+
+        Tables and views are in docs/sql; coverage, coverage_by_stage, spend and lineage are meant for this.
+        Raises `SqlError` with DuckDB's own words, for a statement that writes, and after `timeout_s` seconds.
+        """
+        return sandbox.run(self.path, query, params, timeout_s=timeout_s, memory_mb=memory_mb, wait_s=self._wait_s)
+
+    def check(self) -> list[str]:
+        """What is wrong with the pool, one line each; empty when every digest is as committed. Reads every row."""
+        with self._reading() as con:
+            return checks.problems_of(con, folder=self.path)
+
+    def _append(self, rows_of: Callable[[Any, int], Rows], *, message: str) -> int:
+        with self._writing() as con:
+            before = database.tip(con).version
+            rows = rows_of(con, before)
+            if not any(frame.height for frame in rows.values()):
+                return before
+            return tables.append(con, rows=rows, message=message)
+
+    def _reading(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        return database.reading(self.path, wait_s=self._wait_s)
+
+    @contextmanager
+    def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        if self.read_only:
+            raise PoolError(f"{self.path}: was opened read-only; Pool.open({str(self.path)!r}) to write")
+        with database.writing(self.path, wait_s=self._wait_s) as con:
+            yield con
+
+
+def _committed(con: duckdb.DuckDBPyConnection, key: tables.Key | None) -> int | None:
+    if key is None:
+        return None
+    run_id, stage, step = key
+    found = database.ask(con, "committed", run_id=run_id, stage=stage, step=step)
+    return int(found["version"][0]) if found.height else None

@@ -1,0 +1,140 @@
+"""The append-only tables as frames, the digest of what is added to them, and the one function that adds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from balkit import frames, texts
+from balkit.pool import database
+
+if TYPE_CHECKING:
+    import duckdb
+
+Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's columns without `added_in`, and those by which its rows of one version are ordered."""
+
+    columns: Mapping[str, pl.DataType]
+    order: tuple[str, ...]
+
+
+_S, _I = pl.String(), pl.Int64()
+
+
+def _table(order: str, **columns: pl.DataType) -> Table:
+    return Table(columns, tuple(order.split()))
+
+
+def _of(kind: frames.Kind, order: str, **more: pl.DataType) -> Table:
+    return Table({**more, **kind.columns}, tuple(order.split()))
+
+
+TABLES: Mapping[str, Table] = {
+    "examples": _table(
+        "example_id", example_id=_S, prompt=_S, reference=_S, parents=pl.List(pl.String()), prompt_key=_S
+    ),
+    "labels": _table("example_id", example_id=_S, domain=_S, split=_S, origin=_S),
+    "retirements": _table("example_id", example_id=_S, reason=_S),
+    "rationales": _of(frames.RATIONALES, "rationale_id"),
+    "scores": _of(frames.SCORES, "example_id checkpoint name"),
+    "decisions": _of(
+        frames.DECISIONS, "example_id step method rank reason domain detail kept gain", run_id=_S, stage=_I
+    ),
+    "snapshots": _table(
+        "snapshot_id",
+        **dict.fromkeys(("snapshot_id", "digest", "parent", "run_id", "recipe_yaml", "deficits"), _S),
+        **dict.fromkeys(("stage", "total_rows"), _I),
+    ),
+    "snapshot_rows": _table(
+        "snapshot_id position",
+        **dict.fromkeys(("snapshot_id", "row_id", "example_id", "rationale_id", "domain", "split", "origin"), _S),
+        **dict.fromkeys(("position", "stage", "copy"), _I),
+    ),
+    "calls": _of(frames.CALLS, "key run_id attempts status cost_microusd input_tokens output_tokens"),
+    "evaluations": _of(frames.EVALUATIONS, "checkpoint example_id"),
+}
+
+
+def append(
+    con: duckdb.DuckDBPyConnection, *, rows: Mapping[str, pl.DataFrame], message: str, key: Key | None = None
+) -> int:
+    """Add rows as the next version, inside the caller's transaction; returns that version.
+
+    The version's digest is a chain: of its parent's digest, its message, its key and the content of the rows.
+    """
+    parent = database.tip(con)
+    version = parent.version + 1
+    shaped = {
+        name: rows[name].select(list(TABLES[name].columns)) for name in TABLES if name in rows and rows[name].height
+    }
+    content = content_digest(shaped)
+    digest = version_digest(parent.digest, version=version, message=message, key=key, content=content)
+    for name, frame in shaped.items():
+        incoming = frame.with_columns(added_in=pl.lit(version, pl.Int64))
+        con.register("incoming", incoming)
+        con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
+        con.unregister("incoming")
+    run_id, stage, step = key if key is not None else (None, None, None)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    con.execute(
+        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [version, digest, content, message, now, run_id, stage, step],
+    )
+    return version
+
+
+def version_digest(parent: str, *, version: int, message: str, key: Key | None, content: str) -> str:
+    """The digest that a version must have; the time of day has no part in it."""
+    return texts.digest([parent, version, message, None if key is None else list(key), content])
+
+
+def content_digest(rows: Mapping[str, pl.DataFrame]) -> str:
+    """sha256 of rows per table, whatever their order; a table without rows counts as absent."""
+    return texts.digest(
+        {
+            name: frame_digest(frame.sort(TABLES[name].order, nulls_last=True))
+            for name, frame in rows.items()
+            if frame.height
+        }
+    )
+
+
+def stored(con: duckdb.DuckDBPyConnection, name: str, *, version: int) -> pl.DataFrame:
+    """The rows of a table that one version added."""
+    columns = ", ".join(TABLES[name].columns)
+    frame: pl.DataFrame = con.sql(f"SELECT {columns} FROM {name} WHERE added_in = $v", params={"v": version}).pl()
+    return frame.cast(dict(TABLES[name].columns))  # type: ignore[arg-type]
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """sha256 of a frame's names, nulls and values in their order; does not depend on any library's file format."""
+    total = hashlib.sha256(f"{frame.height}".encode())
+    for column in frame:
+        total.update(f"|{column.name}|".encode())
+        _update(total, column)
+    return total.hexdigest()
+
+
+def _update(total: hashlib._Hash, column: pl.Series) -> None:
+    total.update(np.packbits(column.is_null().to_numpy()).tobytes())
+    if column.dtype == pl.List(pl.String()):
+        total.update(column.list.len().fill_null(0).to_numpy().astype("<i8").tobytes())
+        _update(total, column.drop_nulls().explode(empty_as_null=False))
+    elif column.dtype == pl.String():
+        filled = column.fill_null("")
+        total.update(filled.str.len_bytes().to_numpy().astype("<i8").tobytes())
+        for text in filled:
+            total.update(text.encode())
+    else:
+        dtype = {pl.Int64(): "<i8", pl.Float64(): "<f8", pl.Boolean(): "u1"}[column.dtype]
+        total.update(column.fill_null(False if dtype == "u1" else 0).to_numpy().astype(dtype).tobytes())
