@@ -11,7 +11,19 @@ from balkit.student.checkpoint import digest
 from balkit.student.evaluate import evaluate
 from balkit.student.generate import generate
 from balkit.student.model import base
+from balkit.student.score import score
 from balkit.student.summary import DomainAccuracy, Summary, summarise
 from balkit.student.train import Trained, train
 
-__all__ = ["DomainAccuracy", "Summary", "Trained", "base", "digest", "evaluate", "generate", "summarise", "train"]
+__all__ = [
+    "DomainAccuracy",
+    "Summary",
+    "Trained",
+    "base",
+    "digest",
+    "evaluate",
+    "generate",
+    "score",
+    "summarise",
+    "train",
+]

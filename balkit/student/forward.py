@@ -13,6 +13,8 @@ from typing import Any
 
 from balkit.errors import need
 
+_SMALL = 5_000_000
+
 
 @dataclass(frozen=True)
 class Row:
@@ -53,18 +55,16 @@ def response_nll(model: Any, rows: Sequence[Row], *, pad_id: int) -> Any:
     return torch.nn.functional.cross_entropy(logits[asked].float(), targets[asked], reduction="none")
 
 
-def pad_id(tokenizer: Any) -> int:
-    """A token to fill rows with; it is never attended to, so EOS serves where there is no padding token."""
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-
-
 @contextmanager
-def cpu_threads(count: int | None) -> Iterator[None]:
-    """torch's CPU threads set to `count` inside the block; None leaves them."""
+def cpu_threads(model: Any, *, count: int | None = None) -> Iterator[None]:
+    """torch's CPU threads set to `count` inside the block; by default to one for a model below 5 M parameters.
+
+    Threads gain such a model nothing on an idle machine, and on a busy one their waiting costs it up to 60 times.
+    """
     torch = need("torch", extra="train")
     before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
+    small = sum(weights.numel() for weights in model.parameters()) < _SMALL
+    torch.set_num_threads(count or (1 if small else before))
     try:
         yield
     finally:

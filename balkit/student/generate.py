@@ -53,11 +53,11 @@ def greedy(loaded: model.Loaded, given: Sequence[list[int]], *, max_new_tokens: 
 
 def _batch(loaded: model.Loaded, given: list[list[int]], *, max_new_tokens: int) -> list[list[int]]:
     torch = need("torch", extra="train")
-    pad = forward.pad_id(loaded.tokenizer)
+    pad = loaded.pad_id
     longest = max(map(len, given))
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in given], device=loaded.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in given], device=loaded.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), forward.cpu_threads(loaded.model):
         full = loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,

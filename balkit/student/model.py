@@ -37,6 +37,12 @@ class Loaded:
     context: int
     digest: str
 
+    @property
+    def pad_id(self) -> int:
+        """A token to fill rows with; it is never attended to, so EOS serves where there is no padding token."""
+        own = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if own is None else own)
+
 
 def base(section: recipe.Student, *, corpus: Sequence[str], seed: int, folder: Path) -> Path:
     """The untrained student as a folder; `folder` is returned.

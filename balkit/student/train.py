@@ -76,16 +76,15 @@ def train(
     if done is not None:
         return _trained(out, done)
     lora = student.lora
-    with _seeded(seed), forward.cpu_threads(options.threads):
+    with _seeded(seed):
         loaded = model.load(base, whole=lora is None, quantize=lora.quantize if lora else None)
         encoded = encode(rows, tokenizer=loaded.tokenizer)
         limit = min(options.max_length, loaded.context)
         kept = _fitting(encoded, limit=limit, options=options, context=loaded.context)
         learner = loaded.model if lora is None else with_lora(loaded.model, lora)
         started = time.monotonic()
-        losses = _loop(
-            learner, kept, options=options, seed=seed, pad=forward.pad_id(loaded.tokenizer), progress=progress
-        )
+        with forward.cpu_threads(learner, count=options.threads):
+            losses = _loop(learner, kept, options=options, seed=seed, pad=loaded.pad_id, progress=progress)
         result = {
             "losses": losses,
             "steps": len(losses),

@@ -1,0 +1,115 @@
+"""What a student's probabilities say about examples: IFD (Cherry_LLM, BalDistill) and loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from balkit import frames
+from balkit.errors import StudentError, need
+from balkit.student import chat, forward, model
+from balkit.student.generate import Answer, greedy
+
+_TOKENS_A_BATCH = 16_384  # padded; what bounds the memory of a batch besides its rows
+
+
+def score(
+    checkpoint: Path,
+    examples: pl.DataFrame,
+    *,
+    response: Literal["student", "reference"],
+    max_new_tokens: int,
+    batch_size: int,
+) -> pl.DataFrame:
+    """SCORES of the examples (`example_id`, `prompt`; `response` for y = reference), two rows each, in order.
+
+    `ifd` is PPL(y|x) / PPL(y), each over the mean of y's tokens: above 1 the prompt does not help the student.
+    `loss` is the mean nats per token of y given x. y is the student's own greedy answer (a generation each, of
+    `max_new_tokens` at most) or the column `response`; EOS is not part of it. PPL(y) is taken after BOS and the
+    assistant's header, without the user's turn, over the same tokens. A null `value` has its `reason`: `empty`;
+    `too_long` (an answer that did not end within `max_new_tokens`, a text beyond the context); `not_finite`.
+    """
+    needed = ["example_id", "prompt"] + (["response"] if response == "reference" else [])
+    lacking = [name for name in needed if name not in examples.columns]
+    if lacking:
+        raise StudentError(
+            f"score: columns {', '.join(lacking)} are missing (there are: {', '.join(examples.columns)})"
+        )
+    loaded = model.load(checkpoint)
+    opening = chat.opening_ids(loaded.tokenizer)
+    prompts = chat.prompt_ids(loaded.tokenizer, examples["prompt"].to_list())
+    if response == "student":
+        written = greedy(loaded, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    else:
+        written = [_on_file(loaded, text) for text in examples["response"]]
+    longest_given = [max(len(prompt), len(opening)) for prompt in prompts]
+    reasons = [
+        _unscorable(answer, room=loaded.context - given) for answer, given in zip(written, longest_given, strict=True)
+    ]
+    asked = [
+        (prompt, answer.ids) for prompt, answer, reason in zip(prompts, written, reasons, strict=True) if reason is None
+    ]
+    told = _mean_nll(loaded, [forward.Row(prompt, y) for prompt, y in asked], batch_size=batch_size)
+    alone = _mean_nll(loaded, [forward.Row(opening, y) for _, y in asked], batch_size=batch_size)
+    losses = iter(zip(told, alone, strict=True))
+    found: list[dict[str, object]] = []
+    for example_id, reason in zip(examples["example_id"], reasons, strict=True):
+        nll, nll_alone = next(losses) if reason is None else (math.nan, math.nan)
+        about = {"example_id": example_id, "checkpoint": loaded.digest}
+        found += [
+            {**about, "name": "ifd", **_valued(_ratio(nll, nll_alone), reason=reason)},
+            {**about, "name": "loss", **_valued(nll, reason=reason)},
+        ]
+    return frames.SCORES.of(found)
+
+
+def _on_file(loaded: model.Loaded, text: str | None) -> Answer:
+    return Answer(chat.response_ids(loaded.tokenizer, text or ""), finished=True)
+
+
+def _unscorable(answer: Answer, *, room: int) -> str | None:
+    """Why an answer has no score; `room` is what the context leaves for it, in tokens."""
+    if not answer.finished or len(answer.ids) > room:
+        return "too_long"
+    return None if answer.ids else "empty"
+
+
+def _valued(value: float, *, reason: str | None) -> dict[str, object]:
+    if math.isfinite(value):
+        return {"value": value, "reason": None}
+    return {"value": None, "reason": reason or "not_finite"}
+
+
+def _ratio(conditional: float, unconditional: float) -> float:
+    try:
+        return math.exp(conditional - unconditional)
+    except OverflowError:
+        return math.inf
+
+
+def _mean_nll(loaded: model.Loaded, rows: Sequence[forward.Row], *, batch_size: int) -> list[float]:
+    """Each row's mean loss in nats per response token, in order."""
+    torch = need("torch", extra="train")
+    means = [math.nan] * len(rows)
+    for batch in _buckets([row.length for row in rows], batch_size=batch_size):
+        with torch.inference_mode(), forward.cpu_threads(loaded.model):
+            nll = forward.response_nll(loaded.model, [rows[index] for index in batch], pad_id=loaded.pad_id)
+        parts = nll.double().split([len(rows[index].response) for index in batch])
+        for index, part in zip(batch, parts, strict=True):
+            means[index] = part.mean().item()
+    return means
+
+
+def _buckets(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Indices in batches of similar length, of `batch_size` rows and 16,384 padded tokens at most."""
+    buckets: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        full = not buckets or len(buckets[-1]) == batch_size
+        if full or (len(buckets[-1]) + 1) * lengths[index] > _TOKENS_A_BATCH:
+            buckets.append([])
+        buckets[-1].append(index)
+    return buckets
