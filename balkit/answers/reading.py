@@ -67,9 +67,11 @@ def offered(prompt: str) -> tuple[str, ...]:
 def completion(rationale: str, answer: str) -> str:
     """The text that a student learns and is asked for: the rationale, ending in one last line `Answer: <answer>`.
 
-    A declaration that already closes the rationale and says exactly this is not doubled.
+    A declaration that already closes the rationale and says exactly this is not doubled. An empty answer adds nothing.
     """
     body, answer = rationale.strip(), answer.strip()
+    if not answer:
+        return body
     closing = f"Answer: {answer}"
     for match in reversed(list(_FORMAL.finditer(body))):
         said = body[match.end() :].strip()

@@ -1,0 +1,11 @@
+"""What the teacher is asked to write: worked answers for examples, and new examples for tail domains.
+
+Both go in rounds; a round's requests are a pure function of earlier rounds' replies sorted by id, so that a resumed
+run asks for the same keys and results do not depend on the order in which replies come in.
+"""
+
+from balkit.synthesize.asking import rationales
+from balkit.synthesize.effort import Calls, expected_calls, sub_budget
+from balkit.synthesize.writing import Written, write_examples
+
+__all__ = ["Calls", "Written", "expected_calls", "rationales", "sub_budget", "write_examples"]

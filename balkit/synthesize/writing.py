@@ -1,0 +1,379 @@
+"""New examples for domains that lack them: written, checked, answered a second time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from balkit import answers as final_answers
+from balkit import frames, texts, verify
+from balkit.recipe import Answers, Rationale, Synthesis
+from balkit.synthesize import replies
+from balkit.synthesize.asking import Ask, Asked, Channel, Example, answered, form, frame, worked
+from balkit.synthesize.demonstrations import Encode, Shelf, listed, shown
+from balkit.synthesize.effort import sub_budget
+from balkit.synthesize.templates import template
+from balkit.teacher.protocol import Reply, Request
+
+SCHEMA = (
+    '{"additionalProperties":false,"properties":{"examples":{"items":{"additionalProperties":false,"properties":'
+    '{"answer":{"type":"string"},"prompt":{"type":"string"}},"required":["prompt","answer"],"type":"object"},'
+    '"type":"array"}},"required":["examples"],"type":"object"}'
+)
+#: A written example may be so many times as long as the longest real one.
+_LENGTHS = 2
+_BLOCK = 1024  # new texts compared with all known ones at once
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of it. `examples` holds the kept rows and the surplus ones; the latter have no rationale yet."""
+
+    examples: pl.DataFrame  # EXAMPLES
+    rationales: pl.DataFrame  # RATIONALES of the kept rows, one accepted each; with votes 0 rejected tries too
+    decisions: pl.DataFrame  # DECISIONS on every written row, and on every reply that held none
+    calls_made: dict[str, int]  # synthesis calls of this invocation by domain
+
+
+def write_examples(
+    missing: Mapping[str, int],
+    *,
+    demonstrations: pl.DataFrame,
+    known: Sequence[str],
+    evaluation: Sequence[str],
+    ask: Ask,
+    encode: Encode | None,
+    endpoint: str,
+    model: str,
+    seed: int,
+    stage: int,
+    section: Synthesis,
+    rationale: Rationale,
+    answers: Answers,
+    labels: Sequence[str],
+    start_sample: Mapping[str, int] | None = None,
+) -> Written:
+    """Has up to `missing` new examples (rows by domain) written, in rounds over all domains at once.
+
+    A domain ends when its rows are there, when its sub-budget of synthesis calls (`sub_budget`) is used up, or at a
+    call that can never work. `demonstrations` are real EXAMPLES with their domains; `known` are prompts that must not
+    be repeated; `encode` (texts -> (n, d) float32, rows L2-normalised) adds diverse demonstrations and the check for
+    semantic duplicates. `start_sample` counts a domain's earlier synthesis calls of this run: ordinals go on there.
+
+    Every new row goes through `verify.new_examples`; then `votes` independent answers without a hint must all agree
+    with the written one (else `vote_disagrees`), and the first of them becomes its rationale. With votes 0 a hinted
+    rationale is asked for instead. Rows beyond what is missing are not answered: decision `surplus`, not kept.
+    Decisions: step `verify`, `vote` or `synthesis`; a refused row's `detail` is JSON with its prompt, its answer and
+    why; a reply without rows (`unparsable`, `cut_off`, `malformed`, `call_failed`) stands under its call's key.
+    Independent of the order of replies. What `ask` raises passes through.
+    """
+    writing = _Writing(
+        domains={
+            name: _Domain(name, rows, sub_budget(rows, section=section)) for name, rows in sorted(missing.items())
+        },
+        shelf=Shelf.of(demonstrations, count=section.demonstrations, seed=seed, encode=encode),
+        channel=Channel(ask, endpoint, model, stage, rationale, answers, labels),
+        section=section,
+        start=dict(start_sample or {}),
+        checks=_Checks.of(demonstrations, known=known, evaluation=evaluation, encode=encode),
+    )
+    while requests := writing.requests():
+        writing.read(list(ask(requests)))
+        writing.answer()
+    return writing.result()
+
+
+@dataclass(frozen=True)
+class _Row:
+    example: Example
+    parents: tuple[str, ...]
+    repaired: bool
+
+
+@dataclass
+class _Domain:
+    """How far one domain is."""
+
+    name: str
+    missing: int  # rows
+    calls_left: int
+    calls_made: int = 0
+    rows_asked: int = 0
+    queue: list[_Row] = field(default_factory=list)  # checked, not answered yet
+    kept: list[_Row] = field(default_factory=list)
+    good: int = 0  # rows that passed the checks and were not refused afterwards
+
+    def next_calls(self, *, per_call: int) -> int:
+        """Calls of the next round: what is lacking over the share of rows that were good so far."""
+        lacking = self.missing - len(self.kept)
+        good_fraction = (self.good + 1) / (self.rows_asked + 1)
+        return max(0, min(math.ceil(lacking / (per_call * good_fraction)), self.calls_left))
+
+    def take(self) -> list[_Row]:
+        """The rows to have answered now: no more than are lacking."""
+        lacking = self.missing - len(self.kept)
+        taken, self.queue = self.queue[:lacking], self.queue[lacking:]
+        return taken
+
+
+@dataclass
+class _Checks:
+    """What new rows are compared with; grows by every row that passes."""
+
+    known: verify.Known
+    evaluation: verify.Known
+    max_chars: int | None
+    encode: Encode | None
+    vectors: NDArray[np.float32] | None = None  # (known, d), only with `encode`
+
+    @classmethod
+    def of(
+        cls, demonstrations: pl.DataFrame, *, known: Sequence[str], evaluation: Sequence[str], encode: Encode | None
+    ) -> _Checks:
+        chars = pl.col("prompt").str.len_chars() + pl.col("reference").fill_null("").str.len_chars()
+        longest = demonstrations.select(chars.max()).item() if demonstrations.height else None
+        limit = None if longest is None else _LENGTHS * longest
+        return cls(verify.Known(known), verify.Known(evaluation), limit, encode)
+
+    def faults(self, rows: Sequence[_Row], *, section: Synthesis, channel: Channel) -> pl.DataFrame:
+        """DECISIONS of `verify` on the rows; the kept ones are known from now on."""
+        written = _frame(rows)
+        prompts = written["prompt"].to_list()
+        vectors = self.encode(prompts) if self.encode and prompts else None
+        decisions = verify.new_examples(
+            written,
+            against=verify.Against(self.known, self.evaluation, self._similar(vectors), self.max_chars),
+            section=section,
+            expected=channel.expected,
+            labels=channel.labels,
+        )
+        kept = set(decisions.filter("kept")["example_id"])
+        new = [at for at, one in enumerate(rows) if one.example.example_id in kept]
+        new = list({rows[at].example.example_id: at for at in reversed(new)}.values())
+        self.known = self.known.plus([prompts[at] for at in new])
+        if vectors is not None and self.vectors is not None:
+            self.vectors = np.concatenate([self.vectors, vectors[new]])
+        return decisions
+
+    def _similar(self, new: NDArray[np.float32] | None) -> verify.Similar | None:
+        if new is None or self.encode is None:
+            return None
+        if self.vectors is None:
+            known = self.known.prompts
+            self.vectors = self.encode(known) if known else np.empty((0, new.shape[1]), np.float32)
+        best, which = np.full(len(new), -1, np.float32), np.zeros(len(new), np.int64)
+        for start in range(0, len(self.vectors), _BLOCK):
+            cosines = new @ self.vectors[start : start + _BLOCK].T
+            top = cosines.argmax(axis=1)
+            value = cosines[np.arange(len(new)), top]
+            better = value > best
+            best, which = np.where(better, value, best), np.where(better, top + start, which)
+        return verify.Similar(best, which, new @ new.T)
+
+
+@dataclass
+class _Writing:
+    """The rounds of one invocation."""
+
+    domains: dict[str, _Domain]
+    shelf: Shelf
+    channel: Channel
+    section: Synthesis
+    start: dict[str, int]
+    checks: _Checks
+    parents: dict[str, tuple[str, ...]] = field(default_factory=dict)  # call key -> demonstrations shown
+    decisions: list[dict[str, object]] = field(default_factory=list)
+    worked: list[Asked] = field(default_factory=list)
+
+    def requests(self) -> list[Request]:
+        """The synthesis calls of the next round, by domain and ordinal; none when every domain has ended."""
+        found = []
+        for domain in self.domains.values():
+            for _ in range(domain.next_calls(per_call=self.section.per_call)):
+                sample = self.start.get(domain.name, 0) + domain.calls_made
+                domain.calls_made += 1
+                found.append(self._request(domain, sample=sample))
+        for request in found:
+            domain = self.domains[request.domain]
+            domain.calls_left -= 1
+            domain.rows_asked += self.section.per_call
+        return found
+
+    def _request(self, domain: _Domain, *, sample: int) -> Request:
+        shown_now = self.shelf.draw(domain.name, sample=sample)
+        so_far = [row.example.prompt for row in [*domain.kept, *domain.queue]]
+        used, channel = template("synthesis"), self.channel
+        values = {
+            "domain": domain.name,
+            "count": str(self.section.per_call),
+            "form": self._form(domain.name),
+            "instructions": self.section.instructions.strip(),
+            "demonstrations": shown(shown_now, domain=domain.name),
+            "written": listed(so_far, order=lambda prompt: texts.rank_key(self.shelf.seed, sample, prompt)),
+        }
+        request = Request(
+            purpose="synthesis",
+            endpoint=channel.endpoint,
+            model=channel.model,
+            messages=(("user", used.fill(values)),),
+            template=used.digest,
+            sample=sample,
+            max_tokens=self.section.max_tokens,
+            temperature=self.section.temperature,
+            schema=SCHEMA,
+            domain=domain.name,
+            stage=channel.stage,
+            count=self.section.per_call,
+        )
+        self.parents[request.key] = tuple(one.example_id for one in shown_now)
+        return request
+
+    def _form(self, domain: str) -> str:
+        expected = self.channel.expected
+        if expected.kind == "label" and not expected.labels:
+            return (
+                f'The answer of every example is its domain, "{domain}", and no other of these labels would fit: '
+                f"{', '.join(self.channel.labels)}."
+            )
+        return form(expected, labels=self.channel.labels)
+
+    def read(self, got: Sequence[Reply]) -> None:
+        """Reads a round's replies, has their rows checked, and queues those that pass."""
+        rows: list[_Row] = []
+        for reply in sorted(got, key=lambda reply: (reply.request.domain, reply.request.sample)):
+            rows.extend(self._rows(reply))
+        if not rows:
+            return
+        decisions = self.checks.faults(rows, section=self.section, channel=self.channel)
+        by_id: dict[str, list[_Row]] = {}
+        for row in rows:
+            by_id.setdefault(row.example.example_id, []).append(row)
+        for decision in decisions.iter_rows(named=True):
+            row = by_id[decision["example_id"]].pop(0)
+            if decision["kept"]:
+                self.domains[decision["domain"]].queue.append(row)
+                self.domains[decision["domain"]].good += 1
+            else:
+                self.decisions.append(decision | {"detail": _detail(row, other=decision["detail"])})
+
+    def _rows(self, reply: Reply) -> list[_Row]:
+        """The rows of one reply; what cannot be read is decided on at once."""
+        request = reply.request
+        if reply.outcome != "ok":
+            self.domains[request.domain].calls_left = 0
+            self._reply_fault(reply, reason="call_failed", detail=reply.error)
+            return []
+        parsed = replies.examples(reply.text)
+        if parsed.fault:
+            self._reply_fault(reply, reason=parsed.fault, detail=reply.text)
+        if parsed.malformed:
+            self._reply_fault(reply, reason="malformed", detail=reply.text)
+        parents = self.parents[request.key]
+        return [
+            _Row(self._example(prompt, answer, domain=request.domain), parents, parsed.repaired)
+            for prompt, answer in parsed.examples
+        ]
+
+    def _example(self, prompt: str, answer: str, *, domain: str) -> Example:
+        expected = self.channel.expected
+        prompt, reference = texts.canonical(prompt), texts.canonical(answer)
+        if expected.kind in ("label", "choice"):
+            declared = f"Answer: {reference}"
+            reference = final_answers.parse(declared, kind=expected.kind, labels=self.channel.labels) or reference
+        elif expected.kind in ("number", "math"):
+            reference = reference.strip("$ ")
+        return Example(texts.example_id(prompt, reference), prompt, reference, domain)
+
+    def _reply_fault(self, reply: Reply, *, reason: str, detail: str) -> None:
+        row = {"example_id": reply.request.key, "domain": reply.request.domain, "step": "synthesis", "method": "reply"}
+        self.decisions.append(row | {"kept": False, "reason": reason, "detail": detail})
+
+    def answer(self) -> None:
+        """Has queued rows answered, as many as are lacking; refused ones are replaced by the next in the queue."""
+        while batch := [row for domain in self.domains.values() for row in domain.take()]:
+            asked = self._answers([row.example for row in batch])
+            for row in batch:
+                self._judge(row, asked.get(row.example.example_id, []))
+
+    def _answers(self, examples: Sequence[Example]) -> dict[str, list[Asked]]:
+        if self.section.votes:
+            found = answered(examples, channel=self.channel, purpose="vote", samples=range(self.section.votes))
+        else:
+            hinted = self.channel.section.model_copy(update={"hint": True})
+            found = worked(examples, channel=replace(self.channel, section=hinted))
+        by_id: dict[str, list[Asked]] = {}
+        for one in found:
+            by_id.setdefault(one.example.example_id, []).append(one)
+        return by_id
+
+    def _judge(self, row: _Row, asked: Sequence[Asked]) -> None:
+        domain = self.domains[row.example.domain]
+        agreeing = [one for one in asked if one.reason is None]
+        votes = self.section.votes
+        if agreeing and (not votes or len(agreeing) == len(asked)):
+            domain.kept.append(row)
+            self.worked.extend(asked[:1] if votes else asked)
+            return
+        domain.good -= 1
+        failed = any(one.reason == "call_failed" for one in asked)
+        said = [{"answer": one.answer, "reason": one.reason} for one in asked]
+        reason = "call_failed" if failed else "vote_disagrees" if votes else str(asked[-1].reason)
+        step = {"step": "vote", "method": "votes" if votes else "rationale", "kept": False, "reason": reason}
+        who = {"example_id": row.example.example_id, "domain": row.example.domain}
+        self.decisions.append(who | step | {"detail": _detail(row, votes=said)})
+
+    def result(self) -> Written:
+        rows = [row for domain in self.domains.values() for row in [*domain.kept, *domain.queue]]
+        settled = [
+            {
+                "example_id": row.example.example_id,
+                "domain": domain.name,
+                "step": "synthesis",
+                "method": "quota",
+                "kept": rank < len(domain.kept),
+                "reason": "written" if rank < len(domain.kept) else "surplus",
+                "rank": rank,
+                "detail": "LaTeX backslashes of the reply were escaped" if row.repaired else None,
+            }
+            for domain in self.domains.values()
+            for rank, row in enumerate([*domain.kept, *domain.queue])
+        ]
+        return Written(
+            examples=frames.EXAMPLES.of([_stored(row) for row in rows]).sort("example_id"),
+            rationales=frame(sorted(self.worked, key=lambda one: (one.example.example_id, one.sample))),
+            decisions=frames.DECISIONS.of([*settled, *self.decisions]).sort("domain", "example_id", "step", "reason"),
+            calls_made={domain.name: domain.calls_made for domain in self.domains.values() if domain.calls_made},
+        )
+
+
+def _frame(rows: Sequence[_Row]) -> pl.DataFrame:
+    columns = ("example_id", "prompt", "reference", "domain")
+    return pl.DataFrame(
+        [[getattr(row.example, name) for name in columns] for row in rows],
+        schema=dict.fromkeys(columns, pl.String()),
+        orient="row",
+    )
+
+
+def _stored(row: _Row) -> dict[str, object]:
+    one = row.example
+    labels = {
+        "domain": one.domain,
+        "split": "train",
+        "origin": "synthetic",
+        "parents": list(row.parents),
+        "added_in": 0,
+    }
+    return {"example_id": one.example_id, "prompt": one.prompt, "reference": one.reference} | labels
+
+
+def _detail(row: _Row, **more: Any) -> str:
+    body = {"prompt": row.example.prompt, "answer": row.example.reference}
+    return json.dumps(body | {name: value for name, value in more.items() if value is not None}, ensure_ascii=False)
