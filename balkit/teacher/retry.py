@@ -21,7 +21,7 @@ class Pace:
 
     def backoff_s(self, failures: int) -> float:
         """Exponential, with jitter between half and the whole of it; `failures` counts from 1."""
-        longest = min(self.longest_wait_s, self.first_wait_s * 2 ** min(failures - 1, 30))
+        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(failures - 1, 30))
         return longest * random.uniform(0.5, 1.0)
 
 

@@ -1,0 +1,221 @@
+"""A teacher behind a provider's API or a local server, by way of LiteLLM. The only `import litellm`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import queue
+import threading
+import urllib.parse
+import weakref
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from balkit import recipe
+from balkit.errors import TeacherStopped, need
+from balkit.teacher.faults import outcome_of, retry_after_s
+from balkit.teacher.protocol import Outcome, Reply, Request
+
+_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+_ERROR_CHARACTERS = 600
+_NO_KEY = "unused"  # what a server of the user's own gets; the openai client insists on a key
+
+
+class Remote:
+    """Sends each request once, at most `concurrency` at a time, and fewer after a 429.
+
+    Needs `balkit[teacher]`. `ask` is synchronous over an event loop in a thread of its own, so that it works where a
+    loop runs already. Every attempt ends by `timeout_s`. Raises `TeacherStopped` where the key's variable is not set.
+    """
+
+    def __init__(self, section: recipe.Teacher) -> None:
+        self._section = section
+        self._window = Window(section.concurrency)
+        self._litellm: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._secrets: list[str] = []
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Replies in completion order. Requests are pulled in the caller's thread, as the window has room."""
+        self._open()
+        assert self._loop is not None
+        done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
+        pending: set[Future[Reply]] = set()
+        source = iter(requests)
+        more = True
+        try:
+            while more or pending:
+                while more and len(pending) < self._window.size:
+                    request = next(source, None)
+                    more = request is not None
+                    if request is not None:
+                        future = asyncio.run_coroutine_threadsafe(self._attempt(request), self._loop)
+                        pending.add(future)
+                        future.add_done_callback(done.put)
+                if pending:
+                    future = done.get()
+                    pending.remove(future)
+                    reply = future.result()
+                    self._window.note(reply.outcome)
+                    yield reply
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _open(self) -> None:
+        if self._loop is not None:
+            return
+        self._litellm = _litellm()
+        self._secrets = _secrets(self._key())
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="balkit-teacher", daemon=True).start()
+        weakref.finalize(self, _stop, self._loop)
+
+    def _key(self) -> str | None:
+        """The key to send; None leaves it to LiteLLM, which knows the variable of each provider.
+
+        A server of the user's own never gets a provider's key that the recipe does not name.
+        """
+        name = self._section.api_key_env
+        if name is None:
+            return _NO_KEY if self._section.base_url else None
+        if not os.environ.get(name):
+            raise TeacherStopped(
+                f"the environment variable {name} (teacher.api_key_env) is not set; export it and run again"
+            )
+        return os.environ[name]
+
+    async def _attempt(self, request: Request) -> Reply:
+        try:
+            answer = self._litellm.acompletion(**self._arguments(request))
+            response = await asyncio.wait_for(answer, self._section.timeout_s)
+            return self._read(request, response)
+        except TimeoutError:
+            return Reply(request, "unknown", error=f"no answer within {self._section.timeout_s:g} s")
+        except Exception as error:
+            return self._failed(request, error)
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        messages = [{"role": role, "content": content} for role, content in request.messages]
+        arguments: dict[str, Any] = {
+            "model": self._section.model,
+            "messages": messages,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "timeout": self._section.timeout_s,
+            "api_base": self._section.base_url,
+            "api_key": self._key(),
+            "max_retries": 0,
+            "num_retries": 0,
+            "drop_params": False,
+        }
+        if request.schema is not None and self._litellm.supports_response_schema(self._section.model):
+            arguments["response_format"] = _response_format(request.schema)
+        elif request.schema is not None:
+            messages[-1]["content"] += f"\n\nAnswer with one JSON object that fits this JSON Schema:\n{request.schema}"
+        return arguments
+
+    def _read(self, request: Request, response: Any) -> Reply:
+        raw = self._redacted(response.model_dump_json())
+        usage = getattr(response, "usage", None)
+        if not response.choices:
+            return Reply(request, "unknown", raw=raw, error="the answer has no choices")
+        choice = response.choices[0]
+        return Reply(
+            request,
+            "ok",
+            text=self._redacted(choice.message.content or ""),
+            finish_reason=choice.finish_reason or "",
+            input_tokens=getattr(usage, "prompt_tokens", 0) or 0,
+            output_tokens=getattr(usage, "completion_tokens", 0) or 0,
+            raw=raw,
+            author=response.model or self._section.model,
+            provider_id=response.id or "",
+        )
+
+    def _failed(self, request: Request, error: Exception) -> Reply:
+        outcome = outcome_of(error)
+        text = " ".join(self._redacted(str(error)).split())[:_ERROR_CHARACTERS]
+        if outcome == "stop":
+            text = f"{text} ({self._advice(type(error).__name__)})"
+        return Reply(request, outcome, error=text, retry_after_s=retry_after_s(error))
+
+    def _advice(self, kind: str) -> str:
+        where = self._section.base_url or "the provider's own endpoint"
+        if self._section.api_key_env:
+            key = f"the key comes from {self._section.api_key_env}"
+        else:
+            names = self._litellm.validate_environment(self._section.model).get("missing_keys", [])
+            missing = f"; not set: {', '.join(names)}" if names and not self._section.base_url else ""
+            key = f"no teacher.api_key_env in the recipe{missing}"
+        return f"{kind}; model {self._section.model} at {where}; {key}"
+
+    def _redacted(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+class Window:
+    """How many requests may be in flight: one more after every full window of successes, half after a 429."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = float(most)
+        self._since_cut = 0
+
+    @property
+    def size(self) -> int:
+        """At least one."""
+        return int(self._size)
+
+    def note(self, outcome: Outcome) -> None:
+        """Learn from one reply. The 429s of one volley cut only once."""
+        self._since_cut += 1
+        if outcome == "ok":
+            self._size = min(self._most, self._size + 1 / self._size)
+        elif outcome == "rate_limited" and self._since_cut > self._size:
+            self._size = max(1.0, self._size / 2)
+            self._since_cut = 0
+
+
+def _litellm() -> Any:
+    """LiteLLM without its price list from the network, its telemetry, retries, cache and chatter."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    litellm: Any = need("litellm", extra="teacher")
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    litellm.drop_params = False
+    litellm.num_retries = None
+    litellm.cache = None
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log errors with whatever the provider echoes
+    return litellm
+
+
+def _response_format(schema: str) -> dict[str, Any]:
+    body = json.loads(schema)
+    strict = body.get("additionalProperties") is False
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": body, "strict": strict}}
+
+
+def _secrets(key: str | None) -> list[str]:
+    """The key, and what looks like credentials in the environment; plain and as in a URL, the longest first."""
+    found = {value for name, value in os.environ.items() if _is_secret(name, value)}
+    if key is not None and key != _NO_KEY:
+        found.add(key)
+    found |= {urllib.parse.quote(value, safe="") for value in found}
+    return sorted(found, key=len, reverse=True)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    named_so = any(part in name.upper() for part in _SECRET_NAMES)
+    return named_so and len(value) >= 8 and not value.startswith("/") and not any(c.isspace() for c in value)
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)

@@ -1,0 +1,146 @@
+"""An OpenAI-compatible provider on loopback, over real HTTP, with faults on demand. It counts what it served."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, Self
+
+
+@dataclass(frozen=True)
+class Say:
+    """How one request is answered. Without arguments: a whole reply, at once."""
+
+    text: str | None = None  # default: an echo of the last message
+    status: int = 200
+    error: str = "fault on demand"
+    code: str | None = None  # the provider's error code, such as insufficient_quota
+    headers: Mapping[str, str] = field(default_factory=dict)
+    latency_s: float = 0.0
+    cut: Literal["", "reset", "half"] = ""  # drop the connection before, or in the middle of, the body
+    body: str | None = None  # sent as it is
+    finish_reason: str = "stop"
+    output_tokens: int = 5
+
+
+class TeacherServer:
+    """`with TeacherServer(...) as server:` answers by a list (then plainly) or by a function of the request's number.
+
+    `received` holds the requests' bodies, `served` counts whole successful replies, `most_at_once` the requests open
+    at the same time, `authorizations` the headers of that name.
+    """
+
+    def __init__(self, plan: Iterable[Say] | Callable[[int], Say] = ()) -> None:
+        listed = [] if callable(plan) else list(plan)
+        self._plan = plan if callable(plan) else lambda i: listed[i] if i < len(listed) else Say()
+        self._lock = threading.Lock()
+        self._open = 0
+        self.received: list[dict[str, Any]] = []
+        self.authorizations: list[str] = []
+        self.served = 0
+        self.most_at_once = 0
+
+    def __enter__(self) -> Self:
+        server = self
+
+        class Handler(_Handler):
+            owner = server
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    @property
+    def url(self) -> str:
+        """The base URL that a recipe names."""
+        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+
+    def begin(self, body: dict[str, Any], authorization: str) -> Say:
+        """Note a request; how it is to be answered."""
+        with self._lock:
+            self.received.append(body)
+            self.authorizations.append(authorization)
+            self._open += 1
+            self.most_at_once = max(self.most_at_once, self._open)
+            return self._plan(len(self.received) - 1)
+
+    def finish(self, *, served: bool) -> None:
+        """Note that a request has been dealt with."""
+        with self._lock:
+            self._open -= 1
+            self.served += served
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: TeacherServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        say = self.owner.begin(body, self.headers.get("Authorization", ""))
+        served = False
+        try:
+            time.sleep(say.latency_s)
+            served = self._answer(say, body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        finally:
+            self.owner.finish(served=served)
+
+    def _answer(self, say: Say, body: dict[str, Any]) -> bool:
+        if say.cut == "reset":
+            self._reset()
+            return False
+        content = (say.body if say.body is not None else json.dumps(_payload(say, body))).encode()
+        self.send_response(say.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in say.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if say.cut == "half" else content)
+        self.wfile.flush()
+        if say.cut == "half":
+            self._reset()
+        return say.status == 200 and not say.cut and say.body is None
+
+    def _reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.shutdown(socket.SHUT_RD)
+        self.connection.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent."""
+
+
+def _payload(say: Say, body: dict[str, Any]) -> dict[str, Any]:
+    if say.status != 200:
+        return {"error": {"message": say.error, "type": "error", "code": say.code}}
+    text = say.text if say.text is not None else f"echo: {body['messages'][-1]['content']}"
+    read = sum(len(message["content"]) // 4 + 4 for message in body["messages"])
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "served-model-1",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": say.finish_reason}
+        ],
+        "usage": {
+            "prompt_tokens": read,
+            "completion_tokens": say.output_tokens,
+            "total_tokens": read + say.output_tokens,
+        },
+    }

@@ -1,0 +1,234 @@
+"""The remote teacher: real LiteLLM, real HTTP, a provider on loopback that misbehaves on demand."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from teacher_server import Say, TeacherServer
+
+from balkit import recipe
+from balkit.errors import TeacherPaused, TeacherStopped
+from balkit.recipe import Caps
+from balkit.teacher import Ledger, Pace, Reply, Request, make_teacher
+from balkit.teacher.faults import OUTCOMES, outcome_of
+from balkit.teacher.remote import Remote, Window
+
+FAST = Pace(first_wait_s=0.01, longest_wait_s=0.05, rate_limit_deadline_s=20.0)
+CANARY = "sk-canary-4f9a77d1c2"
+
+
+def question(i: int, **changed: Any) -> Request:
+    values: dict[str, Any] = {"schema": None, "max_tokens": 50} | changed
+    return Request(
+        "rationale", "teacher", "m", (("user", f"q{i}"),), "t", 0, values["max_tokens"], 0.5, values["schema"]
+    )
+
+
+def section(url: str | None, **changed: Any) -> recipe.Teacher:
+    return recipe.Teacher(**({"model": "openai/m", "base_url": url, "timeout_s": 5.0, "concurrency": 4} | changed))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "calls.sqlite") as opened:
+        yield opened
+
+
+def bought(ledger: Ledger, teacher: Any, requests: list[Request], **changed: Any) -> list[Reply]:
+    terms: dict[str, Any] = {"run_id": "r", "price": "free", "model": "m", "caps": Caps(), "tries": 3, "pace": FAST}
+    return list(ledger.door(teacher, **(terms | changed)).ask(requests))
+
+
+def once(plan: list[Say], **changed: Any) -> Reply:
+    """What one attempt brings back."""
+    with TeacherServer(plan) as server:
+        (reply,) = make_teacher(section(server.url, **changed)).ask([question(0)])
+        assert len(server.received) == 1
+    return reply
+
+
+def test_a_reply_comes_with_its_usage_and_author() -> None:
+    reply = once([Say(text="so: 4")])
+    assert (reply.outcome, reply.text, reply.finish_reason) == ("ok", "so: 4", "stop")
+    assert (reply.output_tokens, reply.author, reply.provider_id) == (5, "served-model-1", "chatcmpl-1")
+    assert "so: 4" in reply.raw
+
+
+@pytest.mark.parametrize(
+    ("say", "outcome"),
+    [
+        (Say(status=429), "rate_limited"),
+        (Say(status=429, code="insufficient_quota", error="You exceeded your current quota"), "stop"),
+        (Say(status=500), "transient"),
+        (Say(status=503), "transient"),
+        (Say(status=529), "transient"),
+        (Say(status=408), "transient"),
+        (Say(status=400), "permanent"),
+        (Say(status=413), "permanent"),
+        (Say(status=422), "permanent"),
+        (Say(status=401), "stop"),
+        (Say(status=402), "stop"),
+        (Say(status=403), "stop"),
+        (Say(status=404), "stop"),
+        (Say(cut="reset"), "unknown"),
+        (Say(cut="half"), "unknown"),
+        (Say(body="{oops"), "unknown"),
+        (Say(body="{}"), "unknown"),
+        (Say(body='{"choices": []}'), "unknown"),
+    ],
+    ids=str,
+)
+def test_a_fault_is_one_attempt_of_the_right_class(say: Say, outcome: str) -> None:
+    assert once([say]).outcome == outcome
+
+
+def test_a_reply_cut_off_by_length_is_ok_and_says_so() -> None:
+    reply = once([Say(finish_reason="length")])
+    assert (reply.outcome, reply.finish_reason) == ("ok", "length")
+
+
+def test_an_answer_after_our_deadline_is_unknown() -> None:
+    started = time.monotonic()
+    assert once([Say(latency_s=2.0)], timeout_s=0.3).outcome == "unknown"
+    assert time.monotonic() - started < 1.9
+
+
+def test_a_refused_connection_was_never_sent() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        (reply,) = make_teacher(section(f"http://127.0.0.1:{held.getsockname()[1]}/v1")).ask([question(0)])
+    assert reply.outcome == "transient"
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [("7", 7, 7), ("0", 0, 0), (formatdate(time.time() + 40, usegmt=True), 20, 41), (None, None, None), ("soon", None, None)],
+)  # fmt: skip
+def test_retry_after_is_read_as_seconds_or_date(said: str | None, least: float | None, most: float | None) -> None:
+    wait = once([Say(status=429, headers={} if said is None else {"Retry-After": said})]).retry_after_s
+    assert (wait is None) if least is None or most is None else (wait is not None and least <= wait <= most)
+
+
+def test_every_exception_of_litellm_has_an_outcome() -> None:
+    import litellm.exceptions
+
+    kinds = [k for _, k in inspect.getmembers(litellm.exceptions, inspect.isclass) if issubclass(k, Exception)]
+    unmapped = [k.__name__ for k in kinds if not any(base.__name__ in OUTCOMES for base in k.__mro__)]
+    assert unmapped == []
+    assert len(kinds) > 20
+
+
+def test_an_unheard_of_exception_may_have_been_paid_for() -> None:
+    assert outcome_of(RuntimeError("?")) == "unknown"
+
+
+def test_many_requests_are_served_once_each_within_the_window(ledger: Ledger) -> None:
+    with TeacherServer(lambda i: Say(latency_s=0.02)) as server:
+        replies = bought(ledger, Remote(section(server.url)), [question(i) for i in range(30)])
+        assert server.served == len(server.received) == len(replies) == 30
+        assert 2 <= server.most_at_once <= 4
+    assert ledger.spent("r").calls == 30
+
+
+def test_storms_of_faults_end_with_every_reply_and_an_agreeing_ledger(ledger: Ledger) -> None:
+    faults = [Say(status=429, headers={"Retry-After": "0"}), Say(status=500), Say(cut="reset"), Say(cut="half"), Say()]
+    with TeacherServer(lambda i: faults[i % 5] if i < 40 else Say()) as server:
+        replies = bought(ledger, Remote(section(server.url)), [question(i) for i in range(20)], tries=30)
+        assert sorted(r.text for r in replies) == sorted(f"echo: q{i}" for i in range(20))
+        assert server.served == 20
+        assert ledger.calls()["attempts"].sum() == len(server.received)
+    assert ledger.check() == []
+
+
+def test_a_429_halves_the_window_once_a_volley_and_successes_widen_it() -> None:
+    window = Window(8)
+    for _ in range(9):
+        window.note("ok")
+    for _ in range(3):
+        window.note("rate_limited")
+    assert window.size == 4
+    for _ in range(100):
+        window.note("ok")
+    assert window.size == 8
+
+
+def test_a_refused_key_stops_and_appears_nowhere(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CANARY_API_KEY", CANARY)
+    caplog.set_level(logging.DEBUG)
+    with TeacherServer([Say(text=f"your key is {CANARY}"), Say(status=401, error=f"bad key {CANARY}")]) as server:
+        teacher = Remote(section(server.url, api_key_env="CANARY_API_KEY", concurrency=1))
+        with pytest.raises(TeacherStopped, match="CANARY_API_KEY") as caught:
+            bought(ledger, teacher, [question(0), question(1)])
+        assert server.authorizations == [f"Bearer {CANARY}"] * 2
+    ledger.close()
+    assert CANARY not in repr(caught.getrepr(chain=True)) + str(caught.value) + caplog.text
+    assert not [path for path in tmp_path.iterdir() if CANARY.encode() in path.read_bytes()]
+
+
+def test_a_key_variable_that_is_not_set_is_named(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(TeacherStopped, match="NO_SUCH_KEY"):
+        bought(ledger, Remote(section(None, api_key_env="NO_SUCH_KEY")), [question(0)])
+    assert ledger.spent("r").calls == 0
+
+
+def test_a_server_of_ones_own_gets_no_key_of_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    with TeacherServer() as server:
+        list(Remote(section(server.url)).ask([question(0)]))
+        assert server.authorizations == ["Bearer unused"]
+
+
+def test_a_missing_model_stops_the_run_instead_of_failing_its_rows(ledger: Ledger) -> None:
+    with (
+        TeacherServer(lambda i: Say(status=404, error="no such model")) as server,
+        pytest.raises(TeacherStopped, match="no such model"),
+    ):
+        bought(ledger, Remote(section(server.url)), [question(i) for i in range(20)])
+
+
+def test_an_endpoint_that_is_down_pauses_the_run(ledger: Ledger) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(TeacherPaused):
+            bought(ledger, Remote(section(f"http://127.0.0.1:{held.getsockname()[1]}/v1")), [question(0)], tries=2)
+
+
+def test_a_model_without_native_schemas_is_shown_the_schema() -> None:
+    schema = '{"type":"object"}'
+    with TeacherServer() as server:
+        list(Remote(section(server.url)).ask([question(0, schema=schema)]))
+        assert schema in server.received[0]["messages"][-1]["content"]
+
+
+def test_a_model_with_native_schemas_is_asked_natively() -> None:
+    with TeacherServer() as server:
+        list(Remote(section(server.url, model="openai/gpt-4o-mini")).ask([question(0, schema='{"type":"object"}')]))
+        assert server.received[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+
+
+def test_max_tokens_is_always_sent() -> None:
+    with TeacherServer() as server:
+        list(Remote(section(server.url)).ask([question(0, max_tokens=33)]))
+        assert server.received[0]["max_tokens"] == 33
+
+
+def test_it_works_inside_a_running_event_loop() -> None:
+    import asyncio
+
+    async def notebook() -> Reply:
+        with TeacherServer() as server:
+            (reply,) = Remote(section(server.url)).ask([question(0)])
+            return reply
+
+    assert asyncio.run(notebook()).outcome == "ok"
