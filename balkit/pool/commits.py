@@ -89,7 +89,7 @@ def retired(con: duckdb.DuckDBPyConnection, wanted: pl.DataFrame, *, version: in
 
 
 def relabelled(con: duckdb.DuckDBPyConnection, wanted: pl.DataFrame, *, version: int) -> pl.DataFrame:
-    """The labels that differ from those at `version`. Raises `PoolError` for unknown ids or splits and empty domains."""
+    """The labels that differ from those at `version`. Raises `PoolError` for unknown ids, bad splits, no domain."""
     wanted = wanted.select("example_id", pl.col("domain").str.strip_chars(), "split")
     bad = wanted.filter(
         ~pl.col("split").is_in(SPLITS).fill_null(False) | pl.col("domain").is_null() | (pl.col("domain") == "")

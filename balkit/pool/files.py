@@ -40,7 +40,7 @@ class Table:
     broken: bool = False
 
     def place(self, number: int) -> str:
-        """Where a row stands, for messages: `train.jsonl line 7` (from 1), or `frame row 6` (from 0)."""
+        """Where a row stands, for messages: `data/train.jsonl line 7` (from 1), or `frame row 6` (from 0)."""
         return f"{self.name} {self.unit} {number}"
 
 
@@ -58,35 +58,35 @@ def read(source: object, *, columns: Columns, name: str = "frame") -> Table:
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix not in _READERS:
-        return _broken(path.name, columns, f"{path}: {suffix or 'no suffix'} is not one of {', '.join(_READERS)}")
+        return _broken(str(path), columns, f"{path}: {suffix or 'no suffix'} is not one of {', '.join(_READERS)}")
     if path.is_dir():
-        return _broken(path.name, columns, f"{path}: is a folder; name its files")
+        return _broken(str(path), columns, f"{path}: is a folder; name its files")
     try:
         return _READERS[suffix](path, columns)
     except FileNotFoundError:
-        return _broken(path.name, columns, f"{path}: no such file")
+        return _broken(str(path), columns, f"{path}: no such file")
     except OSError as error:
-        return _broken(path.name, columns, f"{path}: cannot be read: {error.strerror or error}")
+        return _broken(str(path), columns, f"{path}: cannot be read: {error.strerror or error}")
 
 
 def _jsonl(path: Path, columns: Columns) -> Table:
     text = _decoded(path)
     if isinstance(text, _Problem):
-        return _broken(path.name, columns, text)
+        return _broken(str(path), columns, text)
     bodies: list[tuple[int, dict[str, object]]] = []
     problems: list[str] = []
     if text.lstrip().startswith("["):
-        return _broken(path.name, columns, f"{path}: is a JSON array; write one object a line")
+        return _broken(str(path), columns, f"{path}: is a JSON array; write one object a line")
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         body = _object(line)
         if isinstance(body, _Problem):
-            problems.append(f"{path.name} line {number}: {body}")
+            problems.append(f"{path} line {number}: {body}")
         else:
             bodies.append((number, body))
     seen = list(dict.fromkeys(key for _, body in bodies for key in body))
-    absent = _absent(path.name, columns, seen) if bodies else []
+    absent = _absent(str(path), columns, seen) if bodies else []
     rows: Rows = []
     for number, body in bodies if not absent else []:
         lacking = [name for name in columns.names() if name not in body]
@@ -95,7 +95,7 @@ def _jsonl(path: Path, columns: Columns) -> Table:
         if lacking:
             wrong.append(f"no key {', '.join(map(repr, lacking))} (it has: {', '.join(body) or 'none'})")
         if wrong:
-            problems += [f"{path.name} line {number}: {what}" for what in wrong]
+            problems += [f"{path} line {number}: {what}" for what in wrong]
         else:
             rows.append(
                 (
@@ -105,13 +105,13 @@ def _jsonl(path: Path, columns: Columns) -> Table:
                     cells[columns.domain],
                 )
             )
-    return _table(path.name, "line", columns, rows, [*absent, *problems], empty=not bodies)
+    return _table(str(path), "line", columns, rows, [*absent, *problems], empty=not bodies)
 
 
 def _csv(path: Path, columns: Columns) -> Table:
     text = _decoded(path)
     if isinstance(text, _Problem):
-        return _broken(path.name, columns, text)
+        return _broken(str(path), columns, text)
     old = csv.field_size_limit(sys.maxsize)  # a prompt may be longer than the 128 KiB that csv allows
     try:
         return _records(path, columns, text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
@@ -133,35 +133,35 @@ def _records(path: Path, columns: Columns, text: str, *, delimiter: str) -> Tabl
                 continue
             if header is None:
                 header = [name.strip() for name in record]
-                absent = _absent(path.name, columns, header)
+                absent = _absent(str(path), columns, header)
                 absent += [
-                    f"{path.name}: column {name!r} stands {header.count(name)} times"
+                    f"{path}: column {name!r} stands {header.count(name)} times"
                     for name in columns.names()
                     if header.count(name) > 1
                 ]
                 if absent:
-                    return _table(path.name, "line", columns, [], absent)
+                    return _table(str(path), "line", columns, [], absent)
                 at = {name: header.index(name) for name in columns.names()}
             elif len(record) != len(header):
-                problems.append(f"{path.name} line {number}: {len(record)} fields, the header has {len(header)}")
+                problems.append(f"{path} line {number}: {len(record)} fields, the header has {len(header)}")
             else:
                 answer = record[at[columns.answer]] if columns.answer else None
                 rows.append((number, record[at[columns.prompt]], answer, record[at[columns.domain]]))
     except csv.Error as error:
-        problems.append(f"{path.name} line {begins}: {error}")
-    return _table(path.name, "line", columns, rows, problems, empty=not rows and not problems)
+        problems.append(f"{path} line {begins}: {error}")
+    return _table(str(path), "line", columns, rows, problems, empty=not rows and not problems)
 
 
 def _parquet(path: Path, columns: Columns) -> Table:
     try:
         schema = pl.read_parquet_schema(path)
-        absent = _absent(path.name, columns, list(schema))
+        absent = _absent(str(path), columns, list(schema))
         if absent:
-            return _table(path.name, "row", columns, [], absent)
+            return _table(str(path), "row", columns, [], absent)
         frame = pl.read_parquet(path, columns=columns.names())
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        return _broken(path.name, columns, f"{path}: not a Parquet file: {str(error).splitlines()[0]}")
-    return _frame(frame, columns, name=path.name)
+        return _broken(str(path), columns, f"{path}: not a Parquet file: {str(error).splitlines()[0]}")
+    return _frame(frame, columns, name=str(path))
 
 
 def _frame(frame: pl.DataFrame, columns: Columns, *, name: str) -> Table:
@@ -222,7 +222,7 @@ def _decoded(path: Path) -> str | _Problem:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        return _Problem(f"{path.name} line {line}: not UTF-8 (byte 0x{body[error.start]:02x}); save the file as UTF-8")
+        return _Problem(f"{path} line {line}: not UTF-8 (byte 0x{body[error.start]:02x}); save the file as UTF-8")
 
 
 def _object(line: str) -> dict[str, object] | _Problem:

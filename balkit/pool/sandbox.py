@@ -38,6 +38,8 @@ def run(folder: Path, query: str, params: Params, *, timeout_s: float, memory_mb
             raise SqlError(f"a query sees the pool and no other file: {error}") from error
         except duckdb.Error as error:
             raise SqlError(str(error)) from error
+        except pl.exceptions.PolarsError as error:
+            raise SqlError(f"the result has a column that no frame can hold; cast it to VARCHAR: {error}") from error
         finally:
             timer.cancel()
 
@@ -67,4 +69,12 @@ def _frame(relation: Any) -> pl.DataFrame:
     if relation is None:
         return pl.DataFrame()
     frame: pl.DataFrame = relation.pl()
-    return frame
+    return frame.with_columns(_as_integer(column) for column in frame if column.dtype == pl.Decimal)
+
+
+def _as_integer(column: pl.Series) -> pl.Series:
+    """DuckDB's sum of integers is a 38-digit decimal; where its values fit, it is an integer again."""
+    if column.dtype != pl.Decimal(38, 0):
+        return column
+    narrow = column.cast(pl.Int64, strict=False)
+    return narrow if narrow.null_count() == column.null_count() else column

@@ -111,7 +111,7 @@ def refuse(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft, *, version: int
     bad = database.ask(con, "refused_rows", snapshot_id=draft.snapshot_id, version=version)
     if bad.height:
         lines = [
-            f"  - row {row['position']}, example {row['example_id'][:12]}: {row['problem']}: {str(row['prompt'])[:80]!r}"
+            f"  - row {row['position']}, example {row['example_id'][:12]}: {row['problem']}: {row['prompt']!r:.80}"
             for row in bad.head(20).iter_rows(named=True)
         ]
         more = [f"  ... and {bad.height - 20} more"] if bad.height > 20 else []
@@ -137,7 +137,11 @@ def read(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> Snapshot:
         raise PoolError(f"no snapshot {snapshot_id!r}; there are: {', '.join(known) or 'none yet'}")
     row = record.row(0, named=True)
     rows = database.ask(con, "snapshot_rows", snapshot_id=snapshot_id)
-    if rows.height != row["total_rows"] or digest_of(rows) != row["digest"] or rows["rationale"].null_count():
+    if (
+        rows.height != row["total_rows"]
+        or digest_of(rows) != row["digest"]
+        or rows.select("prompt", "rationale").null_count().sum_horizontal()[0]
+    ):
         raise PoolDamaged(
             f"snapshot {snapshot_id}: its {rows.height} rows are not the {row['total_rows']} that were committed; "
             "restore the pool from a backup"

@@ -255,7 +255,7 @@ class Pool:
     ) -> pl.DataFrame:
         """The frame that one reading statement gives, on a connection that can reach and change nothing else.
 
-        Tables and views are in docs/sql; coverage, coverage_by_stage, spend and lineage are meant for this.
+        The views coverage, coverage_by_stage, spend and lineage are meant for this.
         Raises `SqlError` with DuckDB's own words, for a statement that writes, and after `timeout_s` seconds.
         """
         return sandbox.run(self.path, query, params, timeout_s=timeout_s, memory_mb=memory_mb, wait_s=self._wait_s)

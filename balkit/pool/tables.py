@@ -74,9 +74,7 @@ def append(
     """
     parent = database.tip(con)
     version = parent.version + 1
-    shaped = {
-        name: rows[name].select(list(TABLES[name].columns)) for name in TABLES if name in rows and rows[name].height
-    }
+    shaped = {name: _shaped(rows[name], TABLES[name]) for name in TABLES if name in rows and rows[name].height}
     content = content_digest(shaped)
     digest = version_digest(parent.digest, version=version, message=message, key=key, content=content)
     for name, frame in shaped.items():
@@ -111,9 +109,12 @@ def content_digest(rows: Mapping[str, pl.DataFrame]) -> str:
 
 def stored(con: duckdb.DuckDBPyConnection, name: str, *, version: int) -> pl.DataFrame:
     """The rows of a table that one version added."""
-    columns = ", ".join(TABLES[name].columns)
-    frame: pl.DataFrame = con.sql(f"SELECT {columns} FROM {name} WHERE added_in = $v", params={"v": version}).pl()
-    return frame.cast(dict(TABLES[name].columns))  # type: ignore[arg-type]
+    frame: pl.DataFrame = con.sql(f"SELECT * FROM {name} WHERE added_in = $v", params={"v": version}).pl()
+    return _shaped(frame, TABLES[name])
+
+
+def _shaped(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in table.columns.items())
 
 
 def frame_digest(frame: pl.DataFrame) -> str:
