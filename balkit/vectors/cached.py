@@ -22,7 +22,9 @@ from balkit.vectors.encoders import Encoder, Floats
 from balkit.vectors.files import drop, replace
 
 _KEY_BYTES = 32
-_TEXTS_A_SEGMENT = 4096
+_TEXTS_AT_ONCE = 1024
+_TEXTS_A_SEGMENT = 8 * _TEXTS_AT_ONCE
+_MAPPED_FROM = 1024  # rows; a mapped segment keeps a file open, so small ones are read into memory
 
 #: Called with (texts done, texts to encode); cached texts are not counted.
 Progress = Callable[[int, int], None]
@@ -34,7 +36,7 @@ class Vectors:
     """The vectors of texts by one encoder, kept under `folder`, which is always safe to delete.
 
     Opening reads nothing. The first `of` verifies the encoder's segments (about 1 s a GB) and maps them into
-    memory; after that only texts never seen are encoded, 4096 to a segment, so a killed process loses one segment.
+    memory; after that only texts never seen are encoded, 8192 to a segment, so a killed process loses one segment.
     Not for several threads at once; several processes are fine.
     """
 
@@ -78,12 +80,13 @@ class Vectors:
     def _encode(self, missing: dict[bytes, str], *, progress: Progress | None) -> None:
         keys = sorted(missing)
         for start in range(0, len(keys), _TEXTS_A_SEGMENT):
-            some = keys[start : start + _TEXTS_A_SEGMENT]
-            wanted = [missing[key] for key in some]
-            vectors = _checked(self.encoder.encode(wanted), texts=wanted, encoder=self.encoder)
-            self._adopt(_write(self.folder, some, vectors))
-            if progress is not None:
-                progress(start + len(some), len(keys))
+            parts = []
+            for at in range(start, min(start + _TEXTS_A_SEGMENT, len(keys)), _TEXTS_AT_ONCE):
+                wanted = [missing[key] for key in keys[at : at + _TEXTS_AT_ONCE]]
+                parts.append(_checked(self.encoder.encode(wanted), texts=wanted, encoder=self.encoder))
+                if progress is not None:
+                    progress(at + len(wanted), len(keys))
+            self._adopt(_write(self.folder, keys[start : start + _TEXTS_A_SEGMENT], np.concatenate(parts)))
 
     def _read_new_segments(self) -> None:
         for file in sorted(self.folder.glob("*.vectors")):
@@ -132,7 +135,7 @@ def _write(folder: Path, keys: Sequence[bytes], vectors: Floats) -> Path:
 
 
 def _read(file: Path) -> tuple[list[bytes], npt.NDArray[np.float32]]:
-    """Keys and vectors (mapped, not read into memory). Raises `ValueError` when anything differs from its digest."""
+    """Keys and vectors. Raises `ValueError` when anything differs from its digest."""
     with file.open("rb") as handle:
         try:
             header = json.loads(handle.readline(1024))
@@ -148,5 +151,7 @@ def _read(file: Path) -> tuple[list[bytes], npt.NDArray[np.float32]]:
         handle.seek(start)
         stored = handle.read(rows * _KEY_BYTES)
     keys = [stored[i : i + _KEY_BYTES] for i in range(0, len(stored), _KEY_BYTES)]
-    vectors = np.memmap(file, dtype="<f4", mode="r", offset=start + rows * _KEY_BYTES, shape=(rows, dim))
-    return keys, vectors
+    where = start + rows * _KEY_BYTES
+    if rows < _MAPPED_FROM:
+        return keys, np.fromfile(file, dtype="<f4", offset=where).reshape(rows, dim)
+    return keys, np.memmap(file, dtype="<f4", mode="r", offset=where, shape=(rows, dim))

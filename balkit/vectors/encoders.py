@@ -175,9 +175,9 @@ class SentenceTransformers:
 
     @cached_property
     def _loaded(self) -> Any:
-        package = need("sentence_transformers", extra="embed")
         if _looks_like_a_path(self.model) and not Path(self.model).is_dir():
             raise VectorError(f"vectors.model: no folder {self.model!r}; give an existing folder or a hub name")
+        package = need("sentence_transformers", extra="embed")
         try:
             model = package.SentenceTransformer(self.model, model_kwargs={"dtype": "float32"})
         except (OSError, ValueError, KeyError) as error:
