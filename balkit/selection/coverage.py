@@ -11,7 +11,7 @@ from balkit.selection.grid import CELLS_AT_ONCE, ONE, Floats, Indices, blocks, t
 
 Steps = npt.NDArray[np.int16]
 
-_CELLS_KEPT = 1 << 29  # a similarity matrix up to this size is kept: 1 GiB, 23,170 candidates
+CELLS_KEPT = 1 << 29  # a similarity matrix up to this size is kept: 1 GiB, 23,170 candidates
 _STEPS = 32767  # similarities of facility location are whole 32,768ths, in int16
 
 
@@ -67,17 +67,18 @@ def _most_central(vectors: Floats) -> int:
     return int(np.argmax(vectors.astype(np.float64) @ vectors.sum(axis=0, dtype=np.float64)))
 
 
-def facility_location(vectors: Floats, *, chosen: Floats, depth: int) -> Picks:
+def facility_location(vectors: Floats, *, chosen: Floats, depth: int, cells_kept: int = CELLS_KEPT) -> Picks:
     """Greedy on the mean over all rows of max(cosine, 0) to the nearest chosen row, ties to the lower row.
 
     A row that points away covers nothing, hence max(cosine, 0) and not (1 + cosine) / 2. The objective is
     monotone submodular, so greedy reaches at least 1 - 1/e of the best (Nemhauser et al. 1978).
 
     vectors, chosen  on the grid; coverage starts from what the chosen rows cover
+    cells_kept       similarities (2 bytes each) that may be kept in memory; beyond, they are computed again and again
     gains            what the mean rose by, 0-1
     """
     covered = _in_steps(to_nearest(vectors, among=chosen))
-    picks, gains = _lazy_greedy(_Similarities(vectors), covered, depth)
+    picks, gains = _lazy_greedy(_Similarities(vectors, cells_kept=cells_kept), covered, depth)
     return Picks(picks, [gain / (len(vectors) * (_STEPS + 1)) for gain in gains])
 
 
@@ -88,13 +89,13 @@ def _in_steps(similarities: Floats) -> Steps:
 class _Similarities:
     """max(cosine, 0) of some rows to all rows, in steps: from a kept matrix where that is small enough."""
 
-    def __init__(self, vectors: Floats) -> None:
+    def __init__(self, vectors: Floats, *, cells_kept: int) -> None:
         self._vectors = vectors
         self._kept: Steps | None = None
         n = len(vectors)
         self.blocks = blocks(n, size=max(1, CELLS_AT_ONCE // n))
         self.at_once = 64  # rows worth computing in one go
-        if n * n <= _CELLS_KEPT:
+        if n * n <= cells_kept:
             self._kept = np.concatenate([self.of(rows) for rows in self.blocks])
             self.at_once = 1
 
