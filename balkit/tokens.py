@@ -13,7 +13,7 @@ BYTES_PER_TOKEN = 3
 
 @dataclass(frozen=True)
 class Counter:
-    """How tokens are counted: `count` gives the tokens of a text. An estimate is not `exact`, and its `name` says so."""
+    """How tokens are counted: `count` gives the tokens of a text. An estimate is not `exact`; its `name` says so."""
 
     name: str
     exact: bool

@@ -80,7 +80,7 @@ def new_examples(
     known texts and among the rows kept before, in the order of example_id. `detail` quotes the other text.
     """
     _columns(written)
-    order = written.with_row_index("row").sort("example_id", "prompt")
+    order = written.with_row_index("row").sort("example_id", "prompt", "domain", maintain_order=True)
     forms = [_form(row, against=against, expected=expected, labels=labels) for row in order.iter_rows(named=True)]
     seen = _overlaps(order["prompt"].to_list(), evaluation=against.evaluation)
     faults: list[_Fault | None] = [form or leak for form, leak in zip(forms, seen, strict=True)]
@@ -231,14 +231,16 @@ def _near_pairs(prompts: Sequence[str], *, threshold: float) -> list[list[int]]:
     ]  # fmt: skip
 
 
-def _similarities(bags: Sequence[str], others: Sequence[str], *, threshold: float) -> Iterator[NDArray[np.float32]]:
+def _similarities(
+    bags: Sequence[str], others: Sequence[str], *, threshold: float, cells: int = _CELLS
+) -> Iterator[NDArray[np.float32]]:
     """Blocks of rows of the (len(bags), len(others)) float32 similarities in percent; 0 below the threshold."""
     if not bags or not others:
         return
     need("rapidfuzz", extra="check")
     from rapidfuzz import fuzz, process
 
-    step = max(1, _CELLS // len(others))
+    step = max(1, cells // len(others))
     for start in range(0, len(bags), step):
         yield process.cdist(
             bags[start : start + step],

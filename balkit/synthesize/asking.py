@@ -16,8 +16,8 @@ from balkit.synthesize.templates import template
 from balkit.teacher.protocol import Purpose, Reply, Request
 
 _REFUSAL = re.compile(
-    r"^\W*(?:i['’]?m (?:very )?(?:sorry|unable|not able)|sorry\b|i (?:can(?:not|['’]t)|won['’]t|am unable|am not able)\b"
-    r"|as an ai\b|i apologi[sz]e\b|unfortunately,? i\b)",
+    r"^\W*(?:i['’]?m (?:very )?(?:sorry|unable|not able)|sorry\b"
+    r"|i (?:can(?:not|['’]t)|won['’]t|am unable|am not able)\b|as an ai\b|i apologi[sz]e\b|unfortunately,? i\b)",
     re.IGNORECASE,
 )
 #: Words up to which a free-text reference is compared; a longer one can be right in other words.
@@ -139,9 +139,7 @@ def form(expected: Answers, *, labels: Sequence[str], prompt: str | None = None)
     if expected.kind == "choice":
         offered = final_answers.offered(prompt) if prompt is not None else ()
         which = f" ({', '.join(offered)})" if offered else ""
-        return (
-            f"The answer is the letter of one choice{which}, alone. Choices stand in the prompt as (A), (B), (C), ..."
-        )
+        return f"The answer is the letter of one choice{which}, alone; the prompt lists its choices as (A), (B), ..."
     return {
         "number": "The answer is one number, without units and without words.",
         "math": "The answer is one number or expression in LaTeX, simplified, without dollar signs and without words.",

@@ -18,7 +18,8 @@ _COMMANDS = (
     "|underline|underbrace|union|uparrow|upsilon|u(?![0-9a-fA-F]{4})"
 )
 _LATEX = re.compile(rf"(?<!\\)((?:\\\\)*)\\(?=(?:{_COMMANDS})(?![a-z])|[^\"\\/bfnrtu])")
-_CONTROL = re.compile(
+#: What such commands become when JSON swallows their backslash.
+_SWALLOWED = re.compile(
     r"[\x08\x0c]|\t(?:ext|imes|an|au|heta|frac|riangle|o\b)|\r(?:ight|ho|angle)|\n(?:eq|abla|u\b|e\b)"
 )
 
@@ -30,14 +31,14 @@ class Parsed:
     examples: tuple[tuple[str, str], ...]  # (prompt, answer)
     malformed: int = 0  # entries that are not a prompt and an answer
     fault: str | None = None
-    repaired: bool = False  # unescaped LaTeX was escaped first
+    repaired: bool = False  # unescaped LaTeX was escaped, or prose around the JSON left out
 
 
 def examples(text: str) -> Parsed:
     """The examples of a reply, inside a code fence or not, as `{"examples": [...]}` or as the bare list.
 
-    Two things are mended, and said: LaTeX backslashes that JSON would swallow, and a reply that breaks off, of which
-    the entries before the break are kept.
+    What is mended is said: LaTeX backslashes that JSON would swallow, prose around the JSON, and a reply that breaks
+    off, of which the entries before the break are kept.
     """
     fenced = _FENCE.match(text)
     body = (fenced[1] if fenced else text).strip()
@@ -45,11 +46,11 @@ def examples(text: str) -> Parsed:
         value, repaired = json.loads(body), False
     except json.JSONDecodeError:
         value, repaired = _second_try(body), True
-    if value is not None and _CONTROL.search(_all_text(value)):
+    if value is not None and _SWALLOWED.search(_all_text(value)):
         value, repaired = _second_try(body) or value, True
     if value is None:
-        entries = _whole_entries(_LATEX.sub(r"\1\\\\", body))
-        return _parsed(entries, fault="cut_off" if entries else "unparsable", repaired=False)
+        whole = _whole_entries(_LATEX.sub(r"\1\\\\", body))
+        return _parsed(whole, fault="cut_off" if whole else "unparsable", repaired=False)
     entries = value.get("examples") if isinstance(value, dict) else value
     if not isinstance(entries, list):
         return Parsed((), fault="unparsable")

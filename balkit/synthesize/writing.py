@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from balkit import answers as final_answers
-from balkit import frames, texts, verify
+from balkit import frames, texts
 from balkit.recipe import Answers, Rationale, Synthesis
 from balkit.synthesize import replies
 from balkit.synthesize.asking import Ask, Asked, Channel, Example, answered, form, frame, worked
+from balkit.synthesize.candidates import Checks, Row, detail
 from balkit.synthesize.demonstrations import Encode, Shelf, listed, shown
 from balkit.synthesize.effort import sub_budget
 from balkit.synthesize.templates import template
@@ -27,9 +24,6 @@ SCHEMA = (
     '{"answer":{"type":"string"},"prompt":{"type":"string"}},"required":["prompt","answer"],"type":"object"},'
     '"type":"array"}},"required":["examples"],"type":"object"}'
 )
-#: A written example may be so many times as long as the longest real one.
-_LENGTHS = 2
-_BLOCK = 1024  # new texts compared with all known ones at once
 
 
 @dataclass(frozen=True)
@@ -82,19 +76,12 @@ def write_examples(
         channel=Channel(ask, endpoint, model, stage, rationale, answers, labels),
         section=section,
         start=dict(start_sample or {}),
-        checks=_Checks.of(demonstrations, known=known, evaluation=evaluation, encode=encode),
+        checks=Checks.of(demonstrations, known=known, evaluation=evaluation, encode=encode),
     )
     while requests := writing.requests():
         writing.read(list(ask(requests)))
         writing.answer()
     return writing.result()
-
-
-@dataclass(frozen=True)
-class _Row:
-    example: Example
-    parents: tuple[str, ...]
-    repaired: bool
 
 
 @dataclass
@@ -106,8 +93,8 @@ class _Domain:
     calls_left: int
     calls_made: int = 0
     rows_asked: int = 0
-    queue: list[_Row] = field(default_factory=list)  # checked, not answered yet
-    kept: list[_Row] = field(default_factory=list)
+    queue: list[Row] = field(default_factory=list)  # checked, not answered yet
+    kept: list[Row] = field(default_factory=list)
     good: int = 0  # rows that passed the checks and were not refused afterwards
 
     def next_calls(self, *, per_call: int) -> int:
@@ -116,66 +103,11 @@ class _Domain:
         good_fraction = (self.good + 1) / (self.rows_asked + 1)
         return max(0, min(math.ceil(lacking / (per_call * good_fraction)), self.calls_left))
 
-    def take(self) -> list[_Row]:
+    def take(self) -> list[Row]:
         """The rows to have answered now: no more than are lacking."""
         lacking = self.missing - len(self.kept)
         taken, self.queue = self.queue[:lacking], self.queue[lacking:]
         return taken
-
-
-@dataclass
-class _Checks:
-    """What new rows are compared with; grows by every row that passes."""
-
-    known: verify.Known
-    evaluation: verify.Known
-    max_chars: int | None
-    encode: Encode | None
-    vectors: NDArray[np.float32] | None = None  # (known, d), only with `encode`
-
-    @classmethod
-    def of(
-        cls, demonstrations: pl.DataFrame, *, known: Sequence[str], evaluation: Sequence[str], encode: Encode | None
-    ) -> _Checks:
-        chars = pl.col("prompt").str.len_chars() + pl.col("reference").fill_null("").str.len_chars()
-        longest = demonstrations.select(chars.max()).item() if demonstrations.height else None
-        limit = None if longest is None else _LENGTHS * longest
-        return cls(verify.Known(known), verify.Known(evaluation), limit, encode)
-
-    def faults(self, rows: Sequence[_Row], *, section: Synthesis, channel: Channel) -> pl.DataFrame:
-        """DECISIONS of `verify` on the rows; the kept ones are known from now on."""
-        written = _frame(rows)
-        prompts = written["prompt"].to_list()
-        vectors = self.encode(prompts) if self.encode and prompts else None
-        decisions = verify.new_examples(
-            written,
-            against=verify.Against(self.known, self.evaluation, self._similar(vectors), self.max_chars),
-            section=section,
-            expected=channel.expected,
-            labels=channel.labels,
-        )
-        kept = set(decisions.filter("kept")["example_id"])
-        new = [at for at, one in enumerate(rows) if one.example.example_id in kept]
-        new = list({rows[at].example.example_id: at for at in reversed(new)}.values())
-        self.known = self.known.plus([prompts[at] for at in new])
-        if vectors is not None and self.vectors is not None:
-            self.vectors = np.concatenate([self.vectors, vectors[new]])
-        return decisions
-
-    def _similar(self, new: NDArray[np.float32] | None) -> verify.Similar | None:
-        if new is None or self.encode is None:
-            return None
-        if self.vectors is None:
-            known = self.known.prompts
-            self.vectors = self.encode(known) if known else np.empty((0, new.shape[1]), np.float32)
-        best, which = np.full(len(new), -1, np.float32), np.zeros(len(new), np.int64)
-        for start in range(0, len(self.vectors), _BLOCK):
-            cosines = new @ self.vectors[start : start + _BLOCK].T
-            top = cosines.argmax(axis=1)
-            value = cosines[np.arange(len(new)), top]
-            better = value > best
-            best, which = np.where(better, value, best), np.where(better, top + start, which)
-        return verify.Similar(best, which, new @ new.T)
 
 
 @dataclass
@@ -187,7 +119,7 @@ class _Writing:
     channel: Channel
     section: Synthesis
     start: dict[str, int]
-    checks: _Checks
+    checks: Checks
     parents: dict[str, tuple[str, ...]] = field(default_factory=dict)  # call key -> demonstrations shown
     decisions: list[dict[str, object]] = field(default_factory=list)
     worked: list[Asked] = field(default_factory=list)
@@ -246,24 +178,26 @@ class _Writing:
 
     def read(self, got: Sequence[Reply]) -> None:
         """Reads a round's replies, has their rows checked, and queues those that pass."""
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for reply in sorted(got, key=lambda reply: (reply.request.domain, reply.request.sample)):
             rows.extend(self._rows(reply))
         if not rows:
             return
-        decisions = self.checks.faults(rows, section=self.section, channel=self.channel)
-        by_id: dict[str, list[_Row]] = {}
+        decisions = self.checks.faults(
+            rows, section=self.section, expected=self.channel.expected, labels=self.channel.labels
+        )
+        waiting: dict[tuple[str, str], list[Row]] = {}
         for row in rows:
-            by_id.setdefault(row.example.example_id, []).append(row)
+            waiting.setdefault((row.example.example_id, row.example.domain), []).append(row)
         for decision in decisions.iter_rows(named=True):
-            row = by_id[decision["example_id"]].pop(0)
+            row = waiting[decision["example_id"], decision["domain"]].pop(0)
             if decision["kept"]:
                 self.domains[decision["domain"]].queue.append(row)
                 self.domains[decision["domain"]].good += 1
             else:
-                self.decisions.append(decision | {"detail": _detail(row, other=decision["detail"])})
+                self.decisions.append(decision | {"detail": detail(row, other=decision["detail"])})
 
-    def _rows(self, reply: Reply) -> list[_Row]:
+    def _rows(self, reply: Reply) -> list[Row]:
         """The rows of one reply; what cannot be read is decided on at once."""
         request = reply.request
         if reply.outcome != "ok":
@@ -277,7 +211,7 @@ class _Writing:
             self._reply_fault(reply, reason="malformed", detail=reply.text)
         parents = self.parents[request.key]
         return [
-            _Row(self._example(prompt, answer, domain=request.domain), parents, parsed.repaired)
+            Row(self._example(prompt, answer, domain=request.domain), parents, parsed.repaired)
             for prompt, answer in parsed.examples
         ]
 
@@ -292,8 +226,9 @@ class _Writing:
         return Example(texts.example_id(prompt, reference), prompt, reference, domain)
 
     def _reply_fault(self, reply: Reply, *, reason: str, detail: str) -> None:
-        row = {"example_id": reply.request.key, "domain": reply.request.domain, "step": "synthesis", "method": "reply"}
-        self.decisions.append(row | {"kept": False, "reason": reason, "detail": detail})
+        request = reply.request
+        why = {"method": "reply", "kept": False, "reason": reason, "detail": detail}
+        self.decisions.append({"example_id": request.key, "domain": request.domain, "step": "synthesis", **why})
 
     def answer(self) -> None:
         """Has queued rows answered, as many as are lacking; refused ones are replaced by the next in the queue."""
@@ -313,7 +248,7 @@ class _Writing:
             by_id.setdefault(one.example.example_id, []).append(one)
         return by_id
 
-    def _judge(self, row: _Row, asked: Sequence[Asked]) -> None:
+    def _judge(self, row: Row, asked: Sequence[Asked]) -> None:
         domain = self.domains[row.example.domain]
         agreeing = [one for one in asked if one.reason is None]
         votes = self.section.votes
@@ -325,13 +260,13 @@ class _Writing:
         failed = any(one.reason == "call_failed" for one in asked)
         said = [{"answer": one.answer, "reason": one.reason} for one in asked]
         reason = "call_failed" if failed else "vote_disagrees" if votes else str(asked[-1].reason)
-        step = {"step": "vote", "method": "votes" if votes else "rationale", "kept": False, "reason": reason}
-        who = {"example_id": row.example.example_id, "domain": row.example.domain}
-        self.decisions.append(who | step | {"detail": _detail(row, votes=said)})
+        why = {"method": "votes" if votes else "rationale", "kept": False, "reason": reason}
+        who = {"example_id": row.example.example_id, "domain": domain.name, "step": "vote"}
+        self.decisions.append({**who, **why, "detail": detail(row, votes=said)})
 
     def result(self) -> Written:
         rows = [row for domain in self.domains.values() for row in [*domain.kept, *domain.queue]]
-        settled = [
+        settled: list[dict[str, object]] = [
             {
                 "example_id": row.example.example_id,
                 "domain": domain.name,
@@ -340,40 +275,14 @@ class _Writing:
                 "kept": rank < len(domain.kept),
                 "reason": "written" if rank < len(domain.kept) else "surplus",
                 "rank": rank,
-                "detail": "LaTeX backslashes of the reply were escaped" if row.repaired else None,
+                "detail": "the JSON of the reply was mended" if row.repaired else None,
             }
             for domain in self.domains.values()
             for rank, row in enumerate([*domain.kept, *domain.queue])
         ]
         return Written(
-            examples=frames.EXAMPLES.of([_stored(row) for row in rows]).sort("example_id"),
+            examples=frames.EXAMPLES.of([row.stored() for row in rows]).sort("example_id"),
             rationales=frame(sorted(self.worked, key=lambda one: (one.example.example_id, one.sample))),
             decisions=frames.DECISIONS.of([*settled, *self.decisions]).sort("domain", "example_id", "step", "reason"),
             calls_made={domain.name: domain.calls_made for domain in self.domains.values() if domain.calls_made},
         )
-
-
-def _frame(rows: Sequence[_Row]) -> pl.DataFrame:
-    columns = ("example_id", "prompt", "reference", "domain")
-    return pl.DataFrame(
-        [[getattr(row.example, name) for name in columns] for row in rows],
-        schema=dict.fromkeys(columns, pl.String()),
-        orient="row",
-    )
-
-
-def _stored(row: _Row) -> dict[str, object]:
-    one = row.example
-    labels = {
-        "domain": one.domain,
-        "split": "train",
-        "origin": "synthetic",
-        "parents": list(row.parents),
-        "added_in": 0,
-    }
-    return {"example_id": one.example_id, "prompt": one.prompt, "reference": one.reference} | labels
-
-
-def _detail(row: _Row, **more: Any) -> str:
-    body = {"prompt": row.example.prompt, "answer": row.example.reference}
-    return json.dumps(body | {name: value for name, value in more.items() if value is not None}, ensure_ascii=False)

@@ -1,0 +1,69 @@
+"""Reading written examples out of a teacher's JSON."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balkit.synthesize import replies
+
+ONE = '{"examples": [{"prompt": "What is 1 + 1?", "answer": "2"}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ONE,
+        f"```json\n{ONE}\n```",
+        f"```\n{ONE}",
+        json.dumps(json.loads(ONE)["examples"]),
+        ONE.replace('"2"', "2"),
+        f"Here they are:\n{ONE}\nI hope this helps.",
+    ],
+)
+def test_examples_are_read_with_or_without_a_fence(text: str) -> None:
+    assert replies.examples(text).examples == (("What is 1 + 1?", "2"),)
+    assert replies.examples(text).fault is None
+
+
+@pytest.mark.parametrize("text", ["", "I cannot do that.", "{}", '{"examples": 3}', "[1", '"examples"', "null"])
+def test_what_holds_no_examples_is_unparsable(text: str) -> None:
+    parsed = replies.examples(text)
+    assert (parsed.fault, parsed.examples) == ("unparsable", ())
+
+
+def test_entries_of_another_shape_are_counted_not_guessed() -> None:
+    parsed = replies.examples('{"examples": [{"prompt": "a", "answer": "b"}, {"prompt": "a"}, "x", {"prompt": 1}]}')
+    assert (parsed.examples, parsed.malformed) == ((("a", "b"),), 3)
+
+
+def test_of_a_reply_that_breaks_off_the_whole_entries_are_read() -> None:
+    parsed = replies.examples('{"examples": [{"prompt": "a", "answer": "b"}, {"prompt": "c", "ans')
+    assert (parsed.examples, parsed.fault) == ((("a", "b"),), "cut_off")
+
+
+@pytest.mark.parametrize(
+    "latex", [r"\frac{1}{2}", r"2 \times 3", r"\sqrt{2}", r"\neq", r"\beta", r"\theta", r"\right)"]
+)
+def test_latex_with_single_backslashes_is_read_as_meant(latex: str) -> None:
+    parsed = replies.examples(f'{{"examples": [{{"prompt": "What is ${latex}$?", "answer": "{latex}"}}]}}')
+    assert parsed.examples == ((f"What is ${latex}$?", latex),)
+    assert parsed.repaired
+
+
+@given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=20)), max_size=4))
+def test_what_was_written_as_json_is_read_back(pairs: list[tuple[str, str]]) -> None:
+    body = json.dumps({"examples": [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]})
+    parsed = replies.examples(body)
+    assert parsed.malformed == 0
+    assert parsed.repaired or parsed.examples == tuple(pairs)
+
+
+@given(st.text(max_size=200))
+def test_any_reply_can_be_read(text: str) -> None:
+    replies.examples(text)
+
+
+def test_a_long_unclosed_reply_is_read_in_time() -> None:
+    assert replies.examples('{"examples": [' + '{"prompt": "a",' * 20_000).fault == "unparsable"
