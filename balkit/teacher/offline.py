@@ -121,7 +121,7 @@ def _worked(request: Request, rng: random.Random) -> str:
     topic = reading.topics[1 if rng.random() < _WRONG_RATE else 0]
     if request.reference in reading.evidence:
         topic = str(request.reference)
-    words = [f'"{word}"' for word in reading.evidence[topic][:2]]
+    words = reading.evidence[topic][:2]
     evidence = " and ".join(words) or "nothing else"
     reason = rng.choice(_knowledge().reasons).replace("<evidence>", evidence).replace("<topic>", topic)
     careless = rng.random() < _CARELESS_RATE
