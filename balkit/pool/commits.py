@@ -120,7 +120,7 @@ def _examples(con: duckdb.DuckDBPyConnection, examples: pl.DataFrame) -> dict[st
         if other:
             raise PoolError(f"examples: {column} {other[0]!r} is not one of {', '.join(allowed)}")
     labels = examples.select("example_id", "domain", "split", "origin").unique()
-    torn = labels.filter(pl.col("example_id").is_duplicated()).sort("example_id")
+    torn = labels.filter(pl.col("example_id").is_duplicated()).sort("example_id", "domain", "split")
     if torn.height:
         raise PoolError(
             f"example {torn['example_id'][0]} comes with two labels: {torn['domain'][0]!r}, {torn['domain'][1]!r}"

@@ -7,8 +7,9 @@ SELECT version, digest FROM versions ORDER BY version DESC LIMIT 1;
 SELECT digest FROM versions WHERE version = $version;
 
 -- name: stored_bytes
--- How long the file must be, by its own header: three headers of 4 KiB, then blocks.
-SELECT 12288 + total_blocks * block_size AS bytes
+-- How long the file must be at least: three headers of 4 KiB, then the blocks in use. (DuckDB cuts free blocks off the
+-- file's end and goes on counting them in total_blocks.)
+SELECT 12288 + used_blocks * block_size AS bytes
 FROM pragma_database_size()
 WHERE database_name = current_database();
 

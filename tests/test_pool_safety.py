@@ -1,0 +1,354 @@
+"""What happens to a pool when processes are killed, files are harmed, and others hold it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pool_rows import add, examples, stage_commit
+
+from balkit.errors import PoolDamaged, PoolError, PoolLocked, SqlError
+from balkit.pool import Pool, database, migrate
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return Pool.create(tmp_path / "pool", wait_s=0.3)
+
+
+def behind_its_back(pool: Pool, *statements: str) -> None:
+    """Change the file as no user should."""
+    with duckdb.connect(pool.path / "pool.duckdb") as con:
+        for statement in statements:
+            con.execute(statement)
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+ADDING = """
+import sys
+from pool_rows import add
+from balkit.pool import Pool
+pool = Pool.open(sys.argv[1])
+print("ready", flush=True)
+for n in range(1000):
+    add(pool, *[f"{n}: {i}" for i in range(20)])
+"""
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_a_writer_killed_at_any_moment_leaves_whole_versions(pool: Pool, round_: int) -> None:
+    process = child(ADDING, pool.path)
+    assert first_line(process) == "ready"
+    time.sleep(random.Random(round_).uniform(0.3, 1.2))
+    process.kill()
+    process.wait()
+    again = Pool.open(pool.path)
+    version = again.version
+    assert again.examples().height == 20 * version
+    assert [line for line in again.check() if "the next commit mends it" not in line] == []
+    add(again, "afterwards")
+    assert again.version == version + 1
+    assert again.check() == []
+
+
+def test_a_commit_that_head_does_not_know_yet_is_kept(pool: Pool) -> None:
+    add(pool, "one")
+    killed_before_head = (pool.path / "HEAD").read_bytes()
+    add(pool, "two")
+    (pool.path / "HEAD").write_bytes(killed_before_head)
+    again = Pool.open(pool.path)
+    assert again.version == 2
+    assert again.check() == ["HEAD says version 1, the file holds 2; the next commit mends it"]
+    add(again, "two")
+    assert again.check() == []
+
+
+def test_an_older_file_under_a_newer_head_is_noticed(pool: Pool) -> None:
+    add(pool, "one")
+    shutil.copy(pool.path / "pool.duckdb", pool.path / "old")
+    add(pool, "two")
+    (pool.path / "old").replace(pool.path / "pool.duckdb")
+    with pytest.raises(PoolDamaged, match=r"HEAD says version 2 .* holds version 1 .* backup"):
+        Pool.open(pool.path)
+
+
+def test_what_the_message_says_makes_a_lost_commit_accepted(pool: Pool) -> None:
+    add(pool, "one")
+    shutil.copy(pool.path / "pool.duckdb", pool.path / "old")
+    add(pool, "two")
+    (pool.path / "old").replace(pool.path / "pool.duckdb")
+    with pytest.raises(PoolDamaged) as caught:
+        _ = pool.version
+    (pool.path / "HEAD").write_text(str(caught.value).rsplit(": ", 1)[1] + "\n")
+    assert Pool.open(pool.path).check() == []
+
+
+def test_a_missing_head_is_noticed(pool: Pool) -> None:
+    add(pool, "one")
+    (pool.path / "HEAD").unlink()
+    with pytest.raises(PoolDamaged, match="HEAD is missing"):
+        Pool.open(pool.path)
+
+
+def test_a_head_that_is_none_is_noticed(pool: Pool) -> None:
+    (pool.path / "HEAD").write_text("seven\n")
+    with pytest.raises(PoolDamaged, match="not a version and a digest"):
+        Pool.open(pool.path)
+
+
+def test_a_missing_file_is_noticed(pool: Pool) -> None:
+    (pool.path / "pool.duckdb").unlink()
+    with pytest.raises(PoolDamaged, match=r"pool\.duckdb is not"):
+        Pool.open(pool.path)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.3, 0.7, 0.95])
+def test_a_cut_file_is_noticed_on_opening(pool: Pool, kept: float) -> None:
+    add(pool, *[f"prompt {i}" for i in range(5000)])
+    file = pool.path / "pool.duckdb"
+    os.truncate(file, int(file.stat().st_size * kept))
+    with pytest.raises(PoolDamaged):
+        Pool.open(pool.path)
+
+
+def test_a_file_that_is_no_database_is_noticed(pool: Pool) -> None:
+    (pool.path / "pool.duckdb").write_bytes(b"garbage" * 1000)
+    with pytest.raises(PoolDamaged, match="cannot be read"):
+        Pool.open(pool.path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("UPDATE examples SET reference = '5'", "version 1: its rows are not those that were committed"),
+        ("DELETE FROM rationales", "rows are not those"),
+        ("UPDATE snapshot_rows SET copy = 1", "snapshot run-s1"),
+        ("UPDATE versions SET message = 'x' WHERE version = 1", "version 1: its record is not the one"),
+        ("INSERT INTO labels VALUES ('x', 'a', 'train', 'source', 9)", "labels: 1 rows of no version"),
+        ("DELETE FROM examples", "rationales: 1 rows of no example"),
+        ("DELETE FROM snapshots", "rows are not those"),
+    ],
+)
+def test_the_check_finds_what_was_changed_behind_its_back(pool: Pool, statement: str, problem: str) -> None:
+    pool.commit(stage_commit(examples("one")))
+    assert pool.check() == []
+    behind_its_back(pool, statement)
+    assert any(problem in line for line in pool.check())
+
+
+def test_a_changed_snapshot_is_not_handed_out(pool: Pool) -> None:
+    pool.commit(stage_commit(examples("one", "two")))
+    behind_its_back(pool, "UPDATE snapshot_rows SET position = 1 - position")
+    with pytest.raises(PoolDamaged, match="are not the 2 that were committed"):
+        pool.snapshot("run-s1")
+
+
+HOLDING = """
+import duckdb, sys, time
+con = duckdb.connect(sys.argv[1] + "/pool.duckdb")
+print("ready", flush=True)
+time.sleep(float(sys.argv[2]))
+con.close()
+time.sleep(30)
+"""
+
+
+def test_a_pool_that_another_process_writes_names_its_pid(pool: Pool) -> None:
+    process = child(HOLDING, pool.path, 30)
+    try:
+        assert first_line(process) == "ready"
+        with pytest.raises(PoolLocked, match=f"process {process.pid} has it open") as caught:
+            pool.examples()
+        assert caught.value.pid == process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_short_writer_is_waited_for(pool: Pool) -> None:
+    process = child(HOLDING, pool.path, 0.5)
+    try:
+        assert first_line(process) == "ready"
+        assert Pool.open(pool.path, wait_s=20).version == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+LOCKING = """
+import sys, time
+from balkit.pool import Pool
+with Pool.open(sys.argv[1]).lock():
+    print("ready", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_one_paying_process_a_pool_and_it_is_named(pool: Pool) -> None:
+    process = child(LOCKING, pool.path)
+    try:
+        assert first_line(process) == "ready"
+        with pytest.raises(PoolLocked, match=f"process {process.pid} is running") as caught, pool.lock():
+            pass
+        assert caught.value.pid == process.pid
+        assert add(pool, "others still write and read")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with pool.lock():
+        assert (pool.path / "lock").read_text() == str(os.getpid())
+    with pool.lock():
+        pass
+
+
+def test_threads_of_one_process_commit_one_after_the_other(tmp_path: Path) -> None:
+    pool = Pool.create(tmp_path / "pool", wait_s=60)
+    errors: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for n in range(4):
+                add(pool, f"{name} {n}")
+                pool.sql("SELECT count(*) FROM examples")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert pool.version == pool.examples().height == 12
+    assert pool.check() == []
+
+
+def interrupted(pool: Pool) -> None:
+    with database.writing(pool.path) as con:
+        con.execute("INSERT INTO retirements VALUES ('x', 'y', 1)")
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_commit_leaves_nothing(pool: Pool) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(pool)
+    assert pool.check() == []
+
+
+def test_a_newer_format_says_to_upgrade(pool: Pool) -> None:
+    behind_its_back(pool, "INSERT INTO migrations VALUES (9999, 'future', TIMESTAMP '2030-01-01')")
+    with pytest.raises(PoolError, match="format 9999, and this balkit knows formats up to 1: pip install"):
+        Pool.open(pool.path)
+
+
+def blank(tmp_path: Path) -> Any:
+    return duckdb.connect(tmp_path / "blank.duckdb")
+
+
+def test_migrations_are_applied_once_and_recorded(tmp_path: Path) -> None:
+    with blank(tmp_path) as con:
+        for _ in range(2):
+            migrate.migrate(con, known=migrate.shipped())
+        numbers = con.sql("SELECT number FROM migrations").fetchall()
+        assert numbers == [(migration.number,) for migration in migrate.shipped()]
+
+
+@pytest.mark.parametrize("shape", range(1, len(migrate.shipped()) + 1))
+def test_every_older_shape_reaches_the_newest(tmp_path: Path, shape: int) -> None:
+    known = migrate.shipped()
+    newer = migrate.Migration(known[-1].number + 1, "note", "ALTER TABLE snapshots ADD COLUMN note VARCHAR;")
+    with blank(tmp_path) as con:
+        migrate.migrate(con, known=known[:shape])
+        migrate.migrate(con, known=[*known, newer])
+        assert migrate.format_of(con) == newer.number
+        assert con.sql("SELECT note FROM snapshots").fetchall() == []
+        assert con.sql("SELECT * FROM coverage").fetchall() == []
+
+
+def test_a_migration_that_fails_leaves_the_format_before_it(tmp_path: Path) -> None:
+    broken = migrate.Migration(2, "broken", "CREATE TABLE half (x BIGINT); INSERT INTO nowhere VALUES (1);")
+    with blank(tmp_path) as con:
+        migrate.migrate(con, known=migrate.shipped())
+        with pytest.raises(duckdb.Error):
+            migrate.migrate(con, known=[*migrate.shipped(), broken])
+        assert migrate.format_of(con) == 1
+        assert con.sql("SELECT 1 FROM duckdb_tables() WHERE table_name = 'half'").fetchall() == []
+
+
+def test_a_query_gives_a_frame_and_takes_parameters(pool: Pool) -> None:
+    add(pool, "one", "two", domain="a")
+    assert pool.sql("SELECT count(*) AS n FROM examples WHERE prompt = ?", ["one"]).rows() == [(1,)]
+    assert pool.sql("SELECT count(*) AS n FROM labels WHERE domain = $d", {"d": "a"}).rows() == [(2,)]
+    assert pool.sql("SELECT prompt FROM examples_at(0)").height == 0
+
+
+def test_sums_of_integers_are_integers(pool: Pool) -> None:
+    add(pool, "one")
+    assert pool.sql("SELECT sum(train) AS n FROM coverage").rows() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("INSERT INTO examples VALUES (1)", "INSERT is refused: queries only read"),
+        ("DELETE FROM examples", "DELETE is refused"),
+        ("DROP TABLE examples", "DROP is refused"),
+        ("CREATE TEMP TABLE x AS SELECT 1", "CREATE is refused"),
+        ("COPY examples TO 'x.csv'", "COPY is refused"),
+        ("ATTACH 'x.duckdb'", "ATTACH is refused"),
+        ("SET memory_limit = '1TB'", "SET is refused"),
+        ("INSTALL httpfs", "LOAD is refused"),
+        ("SELECT 1; SELECT 2", "one statement at a time; this is 2"),
+        ("SELECT * FROM read_text('/etc/passwd')", "sees the pool and no other file"),
+        ("SELECT * FROM '/etc/passwd.csv'", "sees the pool and no other file"),
+        ("SELECT * FROM secret_frame", "does not exist"),
+        ("SELECT nothing FROM examples", "nothing"),
+        ("SELEC 1", "syntax error"),
+        ("-- nothing", "the query is empty"),
+        ("EXPLAIN ANALYZE DELETE FROM examples", "read-only"),
+        ("SELECT INTERVAL 1 DAY", "cast it to VARCHAR"),
+    ],
+)
+def test_a_query_that_does_more_than_read_is_refused(pool: Pool, query: str, message: str) -> None:
+    secret_frame = pool.examples()
+    with pytest.raises(SqlError, match=message):
+        pool.sql(query)
+    assert secret_frame.height == pool.version == 0
+
+
+def test_a_pivot_is_a_query(pool: Pool) -> None:
+    add(pool, "one", domain="a")
+    assert pool.sql("PIVOT labels ON split USING count(*) GROUP BY domain").rows() == [("a", 1)]
+
+
+def test_a_query_without_end_is_stopped(pool: Pool) -> None:
+    with pytest.raises(SqlError, match=r"ran past 0\.3 s"):
+        pool.sql("SELECT count(*) FROM range(1000000000000)", timeout_s=0.3)
+    assert add(pool, "and the pool is free again")
+
+
+def test_a_query_that_needs_too_much_memory_is_stopped(pool: Pool) -> None:
+    with pytest.raises(SqlError, match="needs more than 100 MB"):
+        pool.sql("SELECT list(i::VARCHAR || 'a long string') FROM range(100000000) t(i)", memory_mb=100)
