@@ -90,9 +90,11 @@ def _share_out(
     if not lacking:
         return {}
     total = sum(lacking.values())
-    can_write = "synthetic" in work.tools.fill
+    fill, repeatable = work.tools.fill, work.repeatable()
     room = {
-        domain: total if can_write or (domain in work.repeatable()) else len(work.queue.get(domain, ()))
+        domain: total
+        if "synthetic" in fill or ("repeat" in fill and domain in repeatable)
+        else len(work.queue.get(domain, ()))
         for domain in quotas
         if domain not in exhausted
     }

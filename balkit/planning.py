@@ -58,12 +58,12 @@ def plan(pool: Pool, recipe: Recipe) -> Plan:
 
     Raises `BudgetError` for a budget below one row a domain or an empty pool.
     """
-    return _Planner(Basis(pool.examples(), recipe), recipe).plan()
+    return _Planner(Basis(pool.examples(origin="source"), recipe), recipe).plan()
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits."""
+    """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits, from the source alone."""
 
     examples: pl.DataFrame
     recipe: Recipe
@@ -181,21 +181,22 @@ class _Planner:
         prompt = self.prompt_tokens.get(row["domain"], self.mean_prompt_tokens)
         writing = synthesize.expected_calls(row["make"], section=section)
         shown = section.demonstrations * prompt + REQUEST_TOKENS
-        votes = max(section.votes, 1)
-        answers = row["take"] + row["make"] * votes
-        max_answers = row["take"] * rationale.tries + writing.high * section.per_call * votes
+        answers = row["take"] + row["make"] * (section.votes or 1)
+        most_answers = row["take"] * rationale.tries + writing.high * section.per_call * (
+            section.votes or rationale.tries
+        )
         read = writing.expected * shown + answers * (prompt + REQUEST_TOKENS)
         written = row["make"] * 2 * prompt + answers * self.reply_tokens
         # At most: every byte of a request a token, every reply as long as max_tokens allows.
-        max_read = tokens.BYTES_PER_TOKEN * (writing.high * 3 * shown + max_answers * (2 * prompt + 2 * REQUEST_TOKENS))
-        max_written = writing.high * section.max_tokens + max_answers * rationale.max_tokens
+        most_read = tokens.BYTES_PER_TOKEN * (writing.high * 3 * shown + most_answers * 2 * (prompt + REQUEST_TOKENS))
+        most_written = writing.high * section.max_tokens + most_answers * rationale.max_tokens
         return {
             "calls": writing.expected + answers,
             "tokens": read + written,
             "usd": self.usd(read, written),
-            "max_calls": writing.high + max_answers,
-            "max_tokens": max_read + max_written,
-            "max_usd": self.usd(max_read, max_written),
+            "max_calls": writing.high + most_answers,
+            "max_tokens": most_read + most_written,
+            "max_usd": self.usd(most_read, most_written),
         }
 
     def usd(self, read: int, written: int) -> float | None:

@@ -20,12 +20,12 @@ import polars as pl
 
 from balkit import frames, selection, steps, student, texts
 from balkit import recipe as recipes
-from balkit.assemble import Ask, Material, StageRows, Tools, assemble
+from balkit.assemble import Material, StageRows, Tools, assemble
 from balkit.errors import RunError
 from balkit.planning import Basis
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
-from balkit.teacher import Ledger, Progress, Spent, Teacher
+from balkit.teacher import Door, Ledger, Progress, Spent, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class _Run:
     @cached_property
     def basis(self) -> Basis:
         """The base version, read once."""
-        return Basis(self.pool.at(self.base_version).examples(), self.recipe)
+        return Basis(self.pool.at(self.base_version).examples(origin="source"), self.recipe)
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -179,8 +179,8 @@ class _Run:
         if dev.is_empty() or self.pool.committed(key) is not None:
             return
         self.say(0, "dev")
-        ask = self.ask(0, ledger, teacher)
-        written = steps.answer(dev, recipe=recipe, basis=self.basis, ask=ask, stage=0)
+        door = self.door(0, ledger, teacher)
+        written = steps.answer(dev, recipe=recipe, basis=self.basis, door=door, stage=0)
         message = f"{recipe.name}: rationales for {dev.height} dev rows"
         self.pool.commit(Commit(message=message, key=key, rationales=written, calls=ledger.calls(self.run_id)))
 
@@ -269,14 +269,13 @@ class _Run:
             calls_made=self.calls_made(stage),
         )
 
-    def ask(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Ask:
-        """The door to the teacher."""
+    def door(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Door:
+        """The way to the teacher, with progress."""
 
         def on_calls(p: Progress) -> None:
             self.say(stage, "data", f"{p.cached} cached", done=p.done, cost_usd=p.cost_microusd / 1e6)
 
-        door = steps.door(self.pool, ledger, recipe=self.recipe, run_id=self.run_id, teacher=teacher, progress=on_calls)
-        return door.ask
+        return steps.door(ledger, recipe=self.recipe, run_id=self.run_id, teacher=teacher, progress=on_calls)
 
     def tools(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Tools:
         recipe = self.recipe
@@ -288,10 +287,10 @@ class _Run:
             synthesis=recipe.synthesis,
             answers=recipe.answers,
             labels=self.basis.labels,
+            share=self.basis.share(stage),
             endpoint=recipe.teacher.name,
             model=recipe.teacher.model,
-            share=self.basis.share(stage),
-            ask=self.ask(stage, ledger, teacher),
+            ask=self.door(stage, ledger, teacher).ask,
             encode=self.vectors.of,
         )
 

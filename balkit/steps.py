@@ -25,7 +25,7 @@ def train(
     `progress` is called as (step, steps, loss in nats per token).
     """
     snapshot = pool.snapshot(snapshot_id)
-    basis = basis or Basis(pool.at(snapshot.version).examples(), recipe)
+    basis = basis or Basis(pool.at(snapshot.version).examples(origin="source"), recipe)
     corpus = [text for row in basis.real.select("prompt", "reference").iter_rows() for text in row if text]
     model, folder = recipe.student.model_dump(mode="json"), pool.path / "checkpoints"
     base_name = texts.digest([model, recipe.seed, sorted(set(corpus)) if recipe.student.base == "small" else []])
@@ -62,7 +62,6 @@ def evaluate(checkpoint: Path, *, recipe: Recipe, basis: Basis) -> pl.DataFrame:
 
 
 def door(
-    pool: Pool,
     ledger: Ledger,
     *,
     recipe: Recipe,
@@ -83,11 +82,11 @@ def door(
     )
 
 
-def answer(examples: pl.DataFrame, *, recipe: Recipe, basis: Basis, ask: synthesize.Ask, stage: int) -> pl.DataFrame:
+def answer(examples: pl.DataFrame, *, recipe: Recipe, basis: Basis, door: Door, stage: int) -> pl.DataFrame:
     """RATIONALES for EXAMPLES, accepted and rejected."""
     return synthesize.rationales(
         examples.select("example_id", "prompt", "reference", "domain"),
-        ask=ask,
+        ask=door.ask,
         endpoint=recipe.teacher.name,
         model=recipe.teacher.model,
         stage=stage,
@@ -109,13 +108,13 @@ def annotate(
 
     Returns the new RATIONALES. Raises as `stages.run` does when the teacher or a cap stops it.
     """
-    basis = Basis(pool.examples(), recipe)
+    basis = Basis(pool.examples(origin="source"), recipe)
     done = pool.rationales().filter("accepted")
     left = basis.examples.filter(pl.col("split") == split).join(done, on="example_id", how="anti").sort("example_id")
     run_id = texts.digest(["annotate", recipe.run_digest(), split])
     with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:
-        ask = door(pool, ledger, recipe=recipe, run_id=run_id, teacher=teacher, progress=progress).ask
-        written = answer(left, recipe=recipe, basis=basis, ask=ask, stage=0)
+        to = door(ledger, recipe=recipe, run_id=run_id, teacher=teacher, progress=progress)
+        written = answer(left, recipe=recipe, basis=basis, door=to, stage=0)
         message = f"{recipe.name}: rationales for {left.height} {split} rows"
         pool.commit(Commit(message=message, rationales=written, calls=ledger.calls(run_id)))
     return written

@@ -25,14 +25,40 @@ def export(
     snapshot: Annotated[str, typer.Argument(help="A snapshot's id.", metavar="SNAPSHOT")],
     to: Annotated[str, typer.Option(help="Targets, with commas: trl, hf, jsonl.")],
     out: Annotated[Path, typer.Option(help="The folder to write; one folder a target inside.")],
+    rationale: Annotated[str, typer.Option(help="inline, think or none: where the worked answer goes.")] = "inline",
+    system: Annotated[str | None, typer.Option(help="A system message for every row.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens; written into the target's config.")] = None,
+    data_license: Annotated[str | None, typer.Option("--license", help="Of the data, for the hf card.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     as_json: bool = Json,
 ) -> None:
-    """Write a snapshot for a training stack.
+    """Write a snapshot for a training stack, with the dev split as validation.
 
     Example: balkit export pools/math 3f2a9c1b7d10-s3 --to trl,hf --out exports
     """
-    raise NotImplementedError
+    from balkit.errors import ExportError
+    from balkit.exports import Options
+    from balkit.exports import export as write
+    from balkit.pool import Pool
+    from balkit.steps import validation_rows
+
+    if rationale not in ("inline", "think", "none"):
+        raise ExportError(f"--rationale {rationale!r} is not one of inline, think, none")
+    opened = Pool.open(pool)
+    found = opened.snapshot(snapshot)
+    options = Options(
+        rationale=rationale, system=system, max_length=max_length, license=data_license, overwrite=overwrite
+    )
+    targets = [name.strip() for name in to.split(",") if name.strip()]
+    dev = validation_rows(opened, at=found.version)
+    report = write(found, to=targets, out=out, validation=dev if dev.height else None, options=options)
+    if as_json:
+        json_out(dict(report.content))
+        return
+    typer.echo(", ".join(f"{rows} {part} rows" for part, rows in report.rows.items()) + f" for {', '.join(targets)}")
+    for warning in report.warnings:
+        typer.echo(warning)
+    typer.echo(f"{out}: see EXPORT_REPORT.json there")
 
 
 @recipes_app.command("list")

@@ -96,7 +96,7 @@ def check(pool: PoolPath, as_json: bool = Json) -> None:
 
     problems = Pool.open(pool).check()
     if (pool / "calls.sqlite").exists():
-        problems += Ledger(pool / "calls.sqlite", read_only=True).check()
+        problems += Ledger(pool / "calls.sqlite").check()
     if as_json:
         json_out({"problems": problems})
     else:

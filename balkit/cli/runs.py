@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
     app.command()(plan)
     app.command()(run)
     app.command()(spend)
+    app.command()(annotate)
     app.command()(train)
+    app.command()(score)
     app.command(name="eval")(evaluate)
 
 
@@ -102,7 +104,7 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
     from balkit.teacher import Ledger
 
     opened = Pool.open(pool)
-    calls = Ledger(opened.path / "calls.sqlite", read_only=True).calls()
+    calls = Ledger(opened.path / "calls.sqlite").calls()
     spent = calls.group_by("run_id", "stage", "purpose", "domain").agg(
         calls=pl.len(),
         cached=(pl.col("status") == "cached").sum(),
@@ -113,6 +115,29 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
     )
     spent = spent.with_columns(pl.col("run_id").str.head(12)).sort("run_id", "stage", "purpose", "domain")
     frame_out(spent, as_json=as_json)
+
+
+def annotate(
+    pool: PoolPath,
+    recipe: RecipePath,
+    split: Annotated[str, typer.Option(help="train, dev or eval.")] = "dev",
+    as_json: bool = Json,
+) -> None:
+    """Have the teacher answer every example of a split that has no accepted rationale yet.
+
+    Example: balkit annotate pools/math recipe.yaml --split dev
+    """
+    from balkit.pool import Pool
+    from balkit.recipe import load
+    from balkit.steps import annotate as answer_split
+
+    written = answer_split(Pool.open(pool), load(recipe), split=split)
+    reasons = dict(written.filter(~written["accepted"]).group_by("reason").len().sort("reason").iter_rows())
+    accepted = int(written["accepted"].sum())
+    if as_json:
+        json_out({"accepted": accepted, "rejected": reasons})
+        return
+    typer.echo(f"{accepted} accepted" + "".join(f", {rows} {reason}" for reason, rows in reasons.items()))
 
 
 def train(
@@ -127,44 +152,88 @@ def train(
     """
     from balkit.pool import Pool
     from balkit.recipe import load
-    from balkit.stages import train_on
+    from balkit.stages import Event
+    from balkit.steps import train as train_student
 
     with progress(quiet=as_json) as notify:
-        trained = train_on(Pool.open(pool), snapshot, recipe=load(recipe), notify=notify)
-    body = {
-        "checkpoint": str(trained.path),
-        "digest": trained.digest,
-        "steps": trained.steps,
-        "loss": trained.losses[-1],
-    }
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            notify(Event(1, 1, "train", f"loss {loss:.3f}", done=step, total=steps))
+
+        done = train_student(Pool.open(pool), snapshot, recipe=load(recipe), progress=on_step)
     if as_json:
-        json_out(body)
+        json_out({"checkpoint": str(done.path), "digest": done.digest, "steps": done.steps, "loss": done.losses[-1]})
     else:
-        typer.echo(
-            f"{trained.path}\n{trained.steps} steps, last loss {trained.losses[-1]:.4f}, digest {trained.digest[:12]}"
-        )
+        typer.echo(f"{done.path}\n{done.steps} steps, last loss {done.losses[-1]:.4f}, digest {done.digest[:12]}")
+
+
+CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint's folder.", metavar="CHECKPOINT")]
 
 
 def evaluate(
     pool: PoolPath,
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's folder.", metavar="CHECKPOINT")],
+    checkpoint: CheckpointPath,
     recipe: Annotated[Path, typer.Option(help="The recipe that holds `answers` and `evaluate`.")],
     as_json: bool = Json,
 ) -> None:
-    """Measure a checkpoint on the eval split, by domain.
+    """Measure a checkpoint on the eval split, by domain, and keep the answers in the pool.
 
     Example: balkit eval pools/math pools/math/checkpoints/3f2a9c1b7d10-s3-0a1b2c3d --recipe recipe.yaml
     """
     import polars as pl
 
-    from balkit.pool import Pool
+    from balkit.planning import Basis
+    from balkit.pool import Commit, Pool
     from balkit.recipe import load
-    from balkit.stages import evaluate_on
+    from balkit.steps import evaluate as evaluate_student
+    from balkit.student import summarise
 
-    summary = evaluate_on(Pool.open(pool), checkpoint, recipe=load(recipe))
+    opened, loaded = Pool.open(pool), load(recipe)
+    basis = Basis(opened.examples(origin="source"), loaded)
+    found = evaluate_student(checkpoint, recipe=loaded, basis=basis)
+    opened.commit(Commit(message=f"{checkpoint.name} evaluated", evaluations=found))
+    summary = summarise(found, head=basis.head)
     if as_json:
         json_out(summary)
         return
-    rows = [{"domain": name, **body} for name, body in sorted(summary["per_domain"].items())]
+    rows = [{"domain": name, "rows": b["rows"], "%": 100 * b["accuracy"]} for name, b in summary["per_domain"].items()]
     frame_out(pl.DataFrame(rows), as_json=False)
-    typer.echo(f"macro {100 * summary['macro_accuracy']:.1f} %, micro {100 * summary['micro_accuracy']:.1f} %")
+    shown = ((name, summary[f"{name}_accuracy"]) for name in ("macro", "micro", "head", "tail"))  # type: ignore[literal-required]
+    typer.echo(", ".join(f"{name} {100 * value:.1f} %" for name, value in shown if value is not None))
+
+
+def score(
+    pool: PoolPath,
+    checkpoint: CheckpointPath,
+    recipe: Annotated[Path, typer.Option(help="The recipe that holds `select.response`.")],
+    domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
+    as_json: bool = Json,
+) -> None:
+    """Give every real train example its IFD and loss under a checkpoint, and keep them in the pool.
+
+    Example: balkit score pools/math pools/math/checkpoints/3f2a9c1b7d10-s1-0a1b2c3d --recipe recipe.yaml
+    """
+    import polars as pl
+
+    from balkit.planning import Basis
+    from balkit.pool import Commit, Pool
+    from balkit.recipe import load
+    from balkit.steps import score as score_examples
+
+    opened, loaded = Pool.open(pool), load(recipe)
+    real = Basis(opened.examples(origin="source"), loaded).real
+    chosen = real if domain is None else real.filter(pl.col("domain") == domain)
+    scores = score_examples(checkpoint, chosen, recipe=loaded)
+    opened.commit(Commit(message=f"{chosen.height} examples scored by {checkpoint.name}", scores=scores))
+    joined = scores.join(chosen.select("example_id", "domain"), on="example_id")
+    frame_out(
+        joined.group_by("name", "domain")
+        .agg(
+            rows=pl.len(),
+            unscored=pl.col("value").null_count(),
+            median=pl.col("value").median(),
+            p90=pl.col("value").quantile(0.9),
+        )
+        .sort("name", "domain"),
+        as_json=as_json,
+    )

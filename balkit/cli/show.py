@@ -81,14 +81,14 @@ def _bar() -> Iterator[Callable[[Event], None]]:
 
 def _lines() -> Callable[[Event], None]:
     start = time.monotonic()
-    last = {"at": -LINE_EVERY_S, "key": None}
+    printed: dict[tuple[int, str], float] = {}
 
     def notify(event: Event) -> None:
         key, now = (event.stage, event.step), time.monotonic()
-        if key == last["key"] and now - last["at"] < LINE_EVERY_S:  # type: ignore[operator]
+        if now - printed.get(key, -LINE_EVERY_S) < LINE_EVERY_S:
             return
-        last.update(at=now, key=key)  # type: ignore[arg-type]
-        count = f"  {event.done}/{event.total}" if event.total else ""
+        printed[key] = now
+        count = f"  {event.done}/{event.total}" if event.total else f"  {event.done}" if event.done else ""
         typer.echo(f"[{now - start:6.0f} s] {_describe(event)}{count}", err=True)
 
     return notify

@@ -1,0 +1,218 @@
+"""The loop: resumable at every step, exact in its rows, fair to every domain, closed to the eval split."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from small import SIZES, Rule, make_pool, make_recipe, rows
+
+from balkit import texts
+from balkit.errors import CapReached, PoolLocked, RunError, TeacherPaused
+from balkit.pool import Pool
+from balkit.recipe import Recipe
+from balkit.stages import Event, RunResult, run
+from balkit.teacher import Ledger, Reply, Request, Scripted
+
+NO_STUDENT = {"select": {"first": "facility_location", "then": "k_center"}}
+
+
+def run_data(pool: Pool, recipe: Recipe, rule: Rule | None = None, **options: object) -> RunResult:
+    """A run without training, which is what most claims about rows need."""
+    return run(pool, recipe, teacher=Scripted(rule or Rule()), train=False, **options)  # type: ignore[arg-type]
+
+
+def domains(pool: Pool, result: RunResult) -> dict[str, int]:
+    return dict(pool.snapshot(result.snapshot_id).rows.group_by("domain").len().iter_rows())
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process, at a chosen event."""
+
+
+def kill_at(number: int) -> Iterator[object]:
+    seen = 0
+
+    def notify(event: Event) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise Killed(event.step)
+
+    return notify  # type: ignore[return-value]
+
+
+def test_a_run_killed_at_any_event_ends_like_an_uninterrupted_one_and_buys_nothing_twice(tmp_path: Path) -> None:
+    recipe, whole, events = make_recipe(), Rule(), list[Event]()
+    pool = make_pool(tmp_path / "whole")
+    expected = run(pool, recipe, teacher=Scripted(whole), notify=events.append)
+    steps = [i + 1 for i, event in enumerate(events) if i == 0 or event.step != events[i - 1].step]
+    assert {event.step for event in events} >= {"data", "train", "score", "evaluate", "done"}
+    for number in steps:
+        rule, killed = Rule(), make_pool(tmp_path / f"killed{number}")
+        with pytest.raises(Killed):
+            run(killed, recipe, teacher=Scripted(rule), notify=kill_at(number))  # type: ignore[arg-type]
+        again = run(Pool.open(killed.path), recipe, teacher=Scripted(rule))
+        assert [stage.digest for stage in again.stages] == [stage.digest for stage in expected.stages], number
+        assert [stage.summary for stage in again.stages] == [stage.summary for stage in expected.stages], number
+        assert sorted(rule.keys) == sorted(whole.keys), number
+        assert killed.check() == []
+
+
+def test_a_run_killed_again_and_again_between_calls_buys_every_request_once(tmp_path: Path) -> None:
+    recipe, whole = make_recipe(**NO_STUDENT), Rule()
+    expected = run_data(make_pool(tmp_path / "whole"), recipe, whole)
+    rule, pool = Rule(), make_pool(tmp_path / "killed")
+    for number in range(2, 40, 5):
+        try:
+            result = run_data(pool, recipe, rule, notify=kill_at(number))
+            break
+        except Killed:
+            continue
+    else:
+        result = run_data(pool, recipe, rule)
+    assert [stage.digest for stage in result.stages] == [stage.digest for stage in expected.stages]
+    assert sorted(rule.keys) == sorted(set(whole.keys))
+
+
+def test_running_again_does_nothing_and_new_starts_another_run(tmp_path: Path) -> None:
+    pool, recipe, rule = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT), Rule()
+    first = run_data(pool, recipe, rule)
+    version, calls = pool.version, len(rule.keys)
+    assert run_data(pool, recipe, rule).run_id == first.run_id
+    assert (pool.version, len(rule.keys)) == (version, calls)
+    assert run_data(pool, recipe, rule, new=True).run_id != first.run_id
+    assert len(rule.keys) == calls, "the second run asks the same and pays for nothing"
+
+
+def test_every_stage_adds_exactly_its_rows_and_keeps_the_earlier_ones(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    result = run_data(pool, make_recipe(budget_rows=31, stages=3, **NO_STUDENT))
+    assert [stage.rows for stage in result.stages] == [10, 20, 31]
+    snapshots = [pool.snapshot(stage.snapshot_id).rows for stage in result.stages]
+    for earlier, later in zip(snapshots, snapshots[1:], strict=False):
+        assert later.head(earlier.height).equals(earlier)
+
+
+def test_tail_domains_are_filled_by_written_examples(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    result = run_data(pool, make_recipe(balance={"policy": "uniform"}, **NO_STUDENT))
+    assert domains(pool, result) == {"fruit": 10, "tool": 10, "bird": 10}
+    origins = pool.snapshot(result.snapshot_id).rows.filter(pl.col("domain") == "bird").group_by("origin").len()
+    assert dict(origins.iter_rows()) == {"source": SIZES["bird"], "synthetic": 10 - SIZES["bird"]}
+    assert result.head == {"fruit", "tool"}
+
+
+def test_a_domain_without_real_examples_is_written_whole(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", sizes={"fruit": 30, "tool": 20})
+    result = run_data(pool, make_recipe(balance={"policy": "uniform"}, **NO_STUDENT))
+    assert domains(pool, result)["bird"] == 10
+
+
+def test_fill_with_repeats_takes_every_real_row_first(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    recipe = make_recipe(balance={"policy": "uniform"}, fill=["real", "repeat"], **NO_STUDENT)
+    birds = pool.snapshot(run_data(pool, recipe).snapshot_id).rows.filter(pl.col("domain") == "bird")
+    assert (birds.height, birds["example_id"].n_unique()) == (10, SIZES["bird"])
+    copies = birds.group_by("example_id").len()["len"]
+    assert copies.max() - copies.min() <= 1  # type: ignore[operator]
+    assert birds["row_id"].n_unique() == birds.height
+
+
+def test_what_a_domain_lacks_goes_to_others_and_is_recorded(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    recipe = make_recipe(balance={"policy": "uniform"}, fill=["real"], **NO_STUDENT)
+    result = run_data(pool, recipe)
+    assert result.stages[-1].rows == 30
+    assert domains(pool, result)["bird"] == SIZES["bird"]
+    lacking = [deficit for stage in result.stages for deficit in stage.deficits]
+    assert {deficit["domain"] for deficit in lacking} == {"bird"}
+    assert all(sum(deficit["given_to"].values()) == deficit["rows"] for deficit in lacking)
+
+
+def test_a_snapshot_is_short_only_when_every_way_is_used_up(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", sizes={"fruit": 5, "tool": 5, "bird": 5})
+    result = run_data(pool, make_recipe(fill=["real"], **NO_STUDENT))
+    assert result.stages[-1].rows == 15
+    assert any(not deficit["given_to"] for stage in result.stages for deficit in stage.deficits)
+
+
+def test_a_rejected_row_is_replaced_by_the_next_of_its_domain(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    result = run_data(pool, make_recipe(balance={"policy": "natural"}, **NO_STUDENT), Rule(wrong="apple"))
+    taken = pool.snapshot(result.snapshot_id).rows
+    assert taken.height == 30
+    assert not taken["prompt"].str.contains("apple").any()
+    decisions = pool.decisions(run_id=result.run_id)
+    assert decisions.filter(pl.col("reason") == "refill").height > 0
+    assert set(decisions.filter((pl.col("step") == "rationale") & ~pl.col("kept"))["reason"]) == {
+        "answer_contradicts_reference"
+    }
+    assert not pool.rationales().filter(~pl.col("accepted")).is_empty(), "rejected rationales are kept"
+
+
+def test_a_prompt_of_the_eval_split_never_enters_a_snapshot(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", sizes={"fruit": 20, "tool": 20, "bird": 3})
+    leaked = [row | {"question": row["question"].upper() + "  "} for row in rows("bird", 2, seed=2)]
+    pool.add(pl.DataFrame(leaked), prompt="question", answer="answer", domain="topic")
+    held_out = {texts.normalised(text) for text in pool.examples(split="eval")["prompt"]}
+    assert held_out & {texts.normalised(text) for text in pool.examples(split="train")["prompt"]}
+    result = run_data(pool, make_recipe(balance={"policy": "uniform"}, fill=["real", "repeat"], **NO_STUDENT))
+    taken = {texts.normalised(text) for text in pool.snapshot(result.snapshot_id).rows["prompt"]}
+    assert not taken & held_out
+
+
+def test_a_run_draws_nothing_that_another_run_had_written(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    recipe = make_recipe(balance={"policy": "uniform"}, **NO_STUDENT)
+    run_data(pool, recipe)
+    other = run_data(pool, make_recipe(balance={"policy": "uniform"}, fill=["real", "repeat"], **NO_STUDENT))
+    assert set(pool.snapshot(other.snapshot_id).rows["origin"]) == {"source"}
+
+
+def test_a_cap_stops_the_run_cleanly_and_a_higher_one_goes_on(tmp_path: Path) -> None:
+    recipe, whole, rule = make_recipe(**NO_STUDENT), Rule(), Rule()
+    expected = run_data(make_pool(tmp_path / "whole"), recipe, whole)
+    pool = make_pool(tmp_path / "capped")
+    with pytest.raises(CapReached, match="caps.calls") as caught:
+        run_data(pool, make_recipe(caps={"calls": 12}, **NO_STUDENT), rule)
+    assert caught.value.limit == 12
+    assert len(rule.keys) == 12
+    with Ledger(pool.path / "calls.sqlite") as ledger:
+        assert ledger.calls()["status"].to_list().count("succeeded") == 12
+    again = run_data(pool, recipe, rule)
+    assert [stage.digest for stage in again.stages] == [stage.digest for stage in expected.stages]
+    assert sorted(rule.keys) == sorted(whole.keys)
+
+
+def test_a_teacher_that_is_down_pauses_the_run_and_rejects_no_row(tmp_path: Path) -> None:
+    def down(request: Request) -> Reply:
+        return Reply(request, "transient", error="connection refused")
+
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT)
+    hurried = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"tries": 1})})
+    with pytest.raises(TeacherPaused):
+        run(pool, hurried, teacher=Scripted(down), train=False)
+    assert pool.rationales().is_empty()
+    assert run_data(pool, recipe).stages[-1].rows == 30
+
+
+def test_a_second_paying_process_is_told_who_holds_the_pool(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    code = f"import sys; from balkit import Pool; p = Pool.open({str(pool.path)!r})\nwith p.lock(): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(PoolLocked, match=str(holder.pid)):
+            run_data(pool, make_recipe(**NO_STUDENT))
+        holder.stdin.close()
+
+
+def test_choosing_by_ifd_without_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"select\.then: ifd"):
+        run_data(make_pool(tmp_path / "pool"), make_recipe())
