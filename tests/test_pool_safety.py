@@ -85,6 +85,32 @@ def test_a_commit_that_head_does_not_know_yet_is_kept(pool: Pool) -> None:
     assert again.check() == []
 
 
+FULL_DISK = """
+import os, resource, sys
+from pool_rows import add
+from balkit.errors import PoolError
+from balkit.pool import Pool
+pool = Pool.open(sys.argv[1])
+room = os.path.getsize(sys.argv[1] + "/pool.duckdb") + 100_000
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+try:
+    add(pool, *[f"{i} {os.urandom(50).hex()}" for i in range(20_000)])
+except PoolError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_said_and_leaves_the_version_before(pool: Pool) -> None:
+    add(pool, "one")
+    process = child(FULL_DISK, pool.path)
+    assert "Could not write file" in first_line(process)
+    process.wait()
+    again = Pool.open(pool.path)
+    assert (again.version, again.check()) == (1, [])
+    add(again, "two")
+    assert (again.version, again.check()) == (2, [])
+
+
 def test_an_older_file_under_a_newer_head_is_noticed(pool: Pool) -> None:
     add(pool, "one")
     shutil.copy(pool.path / "pool.duckdb", pool.path / "old")

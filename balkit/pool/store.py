@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Rows = dict[str, pl.DataFrame]
 
+#: How long a commit waits at least, in seconds: longer than a reader's query may take, since it brings paid work.
+PATIENCE_S = 75.0
+
 
 class Pool:
     """A pool folder. Nothing is held open between calls, so readers and one writer at a time take turns.
@@ -132,10 +135,10 @@ class Pool:
         """Add a step's rows in one transaction; returns the version that holds them.
 
         A key that is committed already returns its version and writes nothing; so does a commit without a key whose
-        rows are all stored. Raises `PoolError` for rows that contradict the pool, and for a snapshot with a row that
+        rows are all stored. Waits longer than other writes for who has the file. Raises `PoolError` for rows that contradict the pool, and for a snapshot with a row that
         is retired or whose normalised prompt stands in eval.
         """
-        with self._writing() as con:
+        with self._writing(patient=True) as con:
             done = _committed(con, commit.key)
             if done is not None:
                 return done
@@ -277,10 +280,11 @@ class Pool:
         return database.reading(self.path, wait_s=self._wait_s)
 
     @contextmanager
-    def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _writing(self, *, patient: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         if self.read_only:
             raise PoolError(f"{self.path}: was opened read-only; Pool.open({str(self.path)!r}) to write")
-        with database.writing(self.path, wait_s=self._wait_s) as con:
+        wait_s = max(self._wait_s, PATIENCE_S) if patient else self._wait_s
+        with database.writing(self.path, wait_s=wait_s) as con:
             yield con
 
 
