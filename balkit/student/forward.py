@@ -59,7 +59,8 @@ def response_nll(model: Any, rows: Sequence[Row], *, pad_id: int) -> Any:
 def cpu_threads(model: Any, *, count: int | None = None) -> Iterator[None]:
     """torch's CPU threads set to `count` inside the block; by default to one for a model below 5 M parameters.
 
-    Threads gain such a model nothing on an idle machine, and on a busy one their waiting costs it up to 60 times.
+    Such a model gains little from threads, and on a busy machine their waiting costs it ten times and more. One
+    thread also means the same weights on any number of cores.
     """
     torch = need("torch", extra="train")
     before = torch.get_num_threads()

@@ -242,7 +242,8 @@ def _save(learner: Any, tokenizer: Any, *, base: Path, out: Path, body: dict[str
         body = {**body, "weights": weights, "digest": texts.digest([body["base_digest"], weights]), "kind": "full"}
         if lora is not None:
             named = folders.read_manifest(base)["base"]
-            body |= {"kind": "adapter", "base": {**named, "quantize": lora["quantize"]}}
+            revision = getattr(learner.get_base_model().config, "_commit_hash", None)
+            body |= {"kind": "adapter", "base": {**named, "quantize": lora["quantize"], "revision": revision}}
         return folders.write_manifest(staging, body)
 
 
