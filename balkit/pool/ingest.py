@@ -27,8 +27,8 @@ Source = str | Path | pl.DataFrame
 class AddReport:
     """What an addition did. rows = new + duplicate.
 
-    `version` is the pool's version afterwards, the old one when nothing was new. `duplicate` rows stand in the pool
-    or earlier in the same files, with the same labels. `leaks` are the train examples whose normalised prompt stands
+    `version` is the pool's version afterwards, the old one when nothing was new. `duplicate` rows stand in the pool,
+    in use or retired, or earlier in the same files, with the same labels. `leaks` are the train examples whose normalised prompt stands
     in eval, as far as these rows have a part in it; a run leaves them out. `without_answer` counts new examples.
     """
 

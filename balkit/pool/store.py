@@ -135,8 +135,8 @@ class Pool:
         """Add a step's rows in one transaction; returns the version that holds them.
 
         A key that is committed already returns its version and writes nothing; so does a commit without a key whose
-        rows are all stored. Waits longer than other writes for who has the file. Raises `PoolError` for rows that contradict the pool, and for a snapshot with a row that
-        is retired or whose normalised prompt stands in eval.
+        rows are all stored. Waits longer than other writes for who has the file. Raises `PoolError` for rows that
+        contradict the pool, and for a snapshot with a row that is retired or whose normalised prompt stands in eval.
         """
         with self._writing(patient=True) as con:
             done = _committed(con, commit.key)
