@@ -28,8 +28,9 @@ class AddReport:
     """What an addition did. rows = new + duplicate.
 
     `version` is the pool's version afterwards, the old one when nothing was new. `duplicate` rows stand in the pool,
-    in use or retired, or earlier in the same files, with the same labels. `leaks` are the train examples whose normalised prompt stands
-    in eval, as far as these rows have a part in it; a run leaves them out. `without_answer` counts new examples.
+    in use or retired, or earlier in the same files, with the same labels. `leaks` are the train examples whose
+    normalised prompt stands in eval, as far as these rows have a part in it; a run leaves them out. `without_answer`
+    counts new examples, `domains` those that the rows name.
     """
 
     version: int
