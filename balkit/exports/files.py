@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from balkit.tokens import worst_case
 REPORT = "EXPORT_REPORT.json"
 SIDECAR = "rows.parquet"
 
+_SLICE = 10_000  # rows held as Python objects at once, and rows of a Parquet row group
 _LINE_BREAKS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
 _ARROW = {pl.String(): pa.string(), pl.Int64(): pa.int64(), pl.Boolean(): pa.bool_()}
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -51,10 +53,12 @@ class Material:
     @property
     def longest(self) -> int:
         """Tokens of the longest row, texts only; a bound in UTF-8 bytes when the counter is an estimate."""
-        rows = [messages for part in self.parts.values() for messages in part["messages"].to_list()]
+        return max(max(self._lengths(rows)) for rows in self.parts.values())
+
+    def _lengths(self, rows: pl.DataFrame) -> Iterator[int]:
         if self.options.counter.exact:
-            return max((n for part in self.parts.values() for n in part["n_tokens"]), default=0)
-        return max((sum(worst_case(message["content"]) for message in row) for row in rows), default=0)
+            return iter(rows["n_tokens"])
+        return (sum(worst_case(message["content"]) for message in messages) for messages in rows["messages"])
 
 
 @dataclass(frozen=True)
@@ -66,22 +70,29 @@ class Written:
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
-def write_jsonl(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    """One JSON object a line, UTF-8, `\\n` ends; the other Unicode line breaks are escaped. Read back and compared."""
+def write_jsonl(rows: Callable[[], Iterator[Mapping[str, object]]], path: Path) -> None:
+    """One JSON object a line, UTF-8, `\\n` ends; the other Unicode line breaks are escaped. Read back and compared.
+
+    `rows` is called twice, so that no file is ever held in memory as Python objects.
+    """
+    longest = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
+        for row in rows():
             text = json.dumps(row, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
-            file.write(text.translate(_LINE_BREAKS) + "\n")
-    longest = max((len(line) for line in path.read_bytes().split(b"\n")), default=0)
-    options = pa.json.ReadOptions(block_size=max(longest + 2, 1 << 20))
-    _same(pa.json.read_json(path, read_options=options).to_pylist(), rows, path=path)
+            text = text.translate(_LINE_BREAKS) + "\n"
+            longest = max(longest, 4 * len(text))  # bytes, at most
+            file.write(text)
+    options = pa.json.ReadOptions(block_size=max(longest, 1 << 20))
+    _same(pa.json.read_json(path, read_options=options), rows(), path=path)
 
 
 def write_parquet(rows: pl.DataFrame, path: Path) -> None:
     """A Parquet file under an explicit Arrow schema, with a page index. Read back and compared."""
-    table = pa.Table.from_pylist(rows.to_dicts(), schema=arrow_schema(rows))
-    pa.parquet.write_table(table, path, compression="zstd", write_page_index=True, row_group_size=10_000)
-    _same(pa.parquet.read_table(path).to_pylist(), rows.to_dicts(), path=path)
+    schema = arrow_schema(rows)
+    with pa.parquet.ParquetWriter(path, schema, compression="zstd", write_page_index=True) as file:
+        for part in rows.iter_slices(_SLICE):
+            file.write_table(pa.Table.from_pylist(part.to_dicts(), schema=schema))
+    _same(pa.parquet.read_table(path), rows.iter_rows(named=True), path=path)
 
 
 def arrow_schema(rows: pl.DataFrame) -> pa.Schema:
@@ -149,11 +160,11 @@ def _may_write(out: Path, *, overwrite: bool) -> None:
         raise ExportError(f"{out}: holds no {REPORT}, so it is not an export and is not overwritten")
 
 
-def _same(read: list[dict[str, Any]], rows: Sequence[Mapping[str, object]], *, path: Path) -> None:
-    if read == list(rows):
-        return
-    at = next((i for i, (a, b) in enumerate(zip(read, rows, strict=False)) if a != b), min(len(read), len(rows)))
-    raise ExportError(f"{path.name}: row {at} does not read back as it was written ({len(read)} of {len(rows)} rows)")
+def _same(table: pa.Table, rows: Iterator[Mapping[str, object]], *, path: Path) -> None:
+    read = (row for batch in table.to_batches(max_chunksize=_SLICE) for row in batch.to_pylist())
+    for at, (found, row) in enumerate(zip_longest(read, rows)):
+        if found != row:
+            raise ExportError(f"{path.name}: row {at} does not read back as it was written")
 
 
 def _sha256(path: Path) -> str:

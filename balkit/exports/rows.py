@@ -42,6 +42,8 @@ CANONICAL = [
     "example_id", "rationale_id", "copy", "snapshot", "n_tokens",
 ]  # fmt: skip
 
+_SLICE = 10_000  # rows held as Python objects at once
+
 #: Strings that chat templates give a meaning of their own. They are kept as they stand, counted and reported.
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>")
 
@@ -83,19 +85,12 @@ def prepare(
     if rows["row_id"].is_duplicated().any():
         twice = rows.filter(rows["row_id"].is_duplicated())["row_id"][0]
         raise ExportError(f"the {part} rows hold row_id {twice} more than once; export each row of a snapshot once")
-    done: list[dict[str, object]] = []
-    line = 0
-    for row in rows.iter_rows(named=True):
-        made = _row(row, options=options)
-        reason = _reason(row, made, options=options, taken=taken)
-        done.append(
-            {name: row[name] for name in EXPORT_ROWS.columns if name in row}
-            | made
-            | {"part": part, "snapshot": snapshot_id, "kept": reason is None, "reason": reason}
-            | {"line": line if reason is None else None}
-        )
-        line += reason is None
-    return EXPORT_ROWS.of(done)
+    done = [EXPORT_ROWS.empty()]
+    for some in rows.iter_slices(_SLICE):
+        made = [_row(row, options=options, taken=taken) for row in some.iter_rows(named=True)]
+        done.append(EXPORT_ROWS.of([row | {"part": part, "snapshot": snapshot_id} for row in made]))
+    prepared = pl.concat(done)
+    return prepared.with_columns(line=pl.when("kept").then(pl.col("kept").cast(pl.Int64).cum_sum() - 1))
 
 
 def canonical(prepared: pl.DataFrame) -> pl.DataFrame:
@@ -122,17 +117,23 @@ def completion(rationale: str, *, answer: str, form: RationaleForm) -> str:
     return answer.strip()
 
 
-def _row(row: dict[str, str], *, options: Options) -> dict[str, object]:
+def _row(row: dict[str, str], *, options: Options, taken: frozenset[str]) -> dict[str, object]:
     said = completion(row["rationale"], answer=row["answer"], form=options.rationale)
     messages = [] if options.system is None else [{"role": "system", "content": options.system}]
     messages += [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": said}]
     lengths = [options.counter.count(message["content"]) for message in messages]
-    return {"messages": messages, "completion_tokens": lengths[-1], "n_tokens": sum(lengths)}
+    reason = _reason(row, length=sum(lengths), options=options, taken=taken)
+    return {name: row[name] for name in EXPORT_ROWS.columns if name in row} | {
+        "messages": messages,
+        "completion_tokens": lengths[-1],
+        "n_tokens": sum(lengths),
+        "kept": reason is None,
+        "reason": reason,
+        "line": None,
+    }
 
 
-def _reason(row: dict[str, str], made: dict[str, object], *, options: Options, taken: frozenset[str]) -> str | None:
-    length = made["n_tokens"]
-    assert isinstance(length, int)
+def _reason(row: dict[str, str], *, length: int, options: Options, taken: frozenset[str]) -> str | None:
     if not row["prompt"].strip():
         return "empty_prompt"
     if not row["answer"].strip():

@@ -7,6 +7,8 @@ because `load_dataset(".")` fails (datasets 5.2: "dataset_name should be specifi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def write(material: Material, folder: Path) -> Written:
     """data/train.jsonl, data/validation.jsonl where there are such rows, sft.yaml, a README.md of three commands."""
     (folder / "data").mkdir()
     for part, rows in material.parts.items():
-        write_jsonl(_rows(rows), folder / "data" / f"{part}.jsonl")
+        write_jsonl(partial(_rows, rows), folder / "data" / f"{part}.jsonl")
     length = max_length(material)
     write_text(yaml_text(_config(material, length=length)), folder / "sft.yaml")
     write_text(_readme(material, length=length), folder / "README.md")
@@ -54,8 +56,9 @@ def max_length(material: Material) -> int:
     return max(DEFAULT_MAX_LENGTH, -(-needed // _STEP) * _STEP)
 
 
-def _rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    return [{"prompt": messages[:-1], "completion": messages[-1:]} for messages in rows["messages"].to_list()]
+def _rows(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    for (messages,) in rows.select("messages").iter_rows():
+        yield {"prompt": messages[:-1], "completion": messages[-1:]}
 
 
 def _config(material: Material, *, length: int) -> dict[str, Any]:
