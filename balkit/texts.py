@@ -10,6 +10,9 @@ from typing import Any
 
 _SPACE_AT_LINE_END = re.compile(r"[ \t\f\v]+(?=\n|$)")
 _NOT_WORD = re.compile(r"[\W_]+")
+_LAYOUT = re.compile(r"[${}]|\\(?:left|right)\b|\\[!,;: ]")
+_PAUSE = re.compile(r"[\"'`‘’“”?;:,]|\.(?!\d)")
+_AROUND_SIGN = re.compile(r"\s*([^\w\s])\s*")
 
 
 def canonical(text: str) -> str:
@@ -21,12 +24,14 @@ def canonical(text: str) -> str:
 def normalised(text: str) -> str:
     """The form in which leaks are looked for: case-folded, NFKC, one space between tokens.
 
-    Words lose their punctuation ("Hello, world!" equals "hello world"). A text with digits or without
-    letters keeps its symbols, since there a sign is meaning: "3 + 4" is not "3 - 4".
+    Words lose their punctuation ("Hello, world!" equals "hello world"). A text with digits or without letters keeps
+    its signs, since there a sign is meaning ("3 + 4" is not "3 - 4"), and loses only what lays it out: pauses, LaTeX's
+    dollars and braces, spaces around a sign ("$x^{2} + 1.$" equals "x^2+1").
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     if any(c.isdigit() for c in folded) or not any(c.isalpha() for c in folded):
-        return " ".join(folded.split())
+        bare = " ".join(_PAUSE.sub(" ", _LAYOUT.sub("", folded)).split())
+        return _AROUND_SIGN.sub(r"\1", bare) or " ".join(folded.split())
     return _NOT_WORD.sub(" ", folded).strip()
 
 
