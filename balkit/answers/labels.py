@@ -10,12 +10,12 @@ from functools import lru_cache
 _SENTENCE = re.compile(
     r"(?<=[.!?])(?<![A-Z]\.)[\"'”’)]*\s+|(?<=[a-z\"'”)][.!?:])(?=[A-Z])|(?<=[.!?][\"”])(?=[A-Z])|\n+"
 )
-#: "Answer: X", "Topic: X", "**Final answer:** X", "#### X" at the start of a line.
-_FORMAL = re.compile(
-    r"^[ \t>*_#-]*(?:(?:the[ \t]+)?(?:final[ \t]+|correct[ \t]+)?"
-    r"(?:answer|label|topic|category|class)[ \t*_]*[:=]|####[ \t])",
-    re.IGNORECASE,
+#: The start of a line that states the answer formally: "Answer: X", "**Final answer:** X", "#### X", "Topic: X".
+FORMAL_LINE = (
+    r"^[ \t>*_#-]*(?:(?:the[ \t]+|my[ \t]+)?(?:final[ \t]+|correct[ \t]+)?"
+    r"(?:answer|label|topic|category|class|option|choice)[ \t*_]*[:=][ \t*_]*|####[ \t]*(?=\S))"
 )
+_FORMAL = re.compile(FORMAL_LINE, re.IGNORECASE)
 #: Words of a sentence that says to which label something belongs.
 _DECLARES = re.compile(
     r"\b(?:answer|topics?|labels?|categor(?:y|ies)|class(?:es|ification)?|options?|choice|classified|categori[sz]ed"

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from balkit.answers.labels import named
+from balkit.answers.labels import FORMAL_LINE, named
 from balkit.recipe import Kind
 
-#: A line that states the answer formally: "Answer: X", "**Final answer:** X", "#### X", "Topic: X".
-_FORMAL = re.compile(
-    r"^[ \t>*_#-]*(?:(?:the[ \t]+|my[ \t]+)?(?:final[ \t]+|correct[ \t]+)?"
-    r"(?:answer|label|topic|category|class|option|choice)[ \t*_]*[:=][ \t*_]*|####[ \t]*(?=\S))",
-    re.IGNORECASE | re.MULTILINE,
-)
-#: The same inside a line: "the answer is X", "the correct option would be X", "answer: X".
+#: Bounds for texts that repeat themselves, as a poor student's do: declarations looked at, characters of each.
+_LAST, _LONGEST = 20, 2000
+_FORMAL = re.compile(FORMAL_LINE, re.IGNORECASE | re.MULTILINE)
+#: A declaration inside a line: "the answer is X", "the correct option would be X", "answer: X".
 _INLINE = re.compile(
     r"\b(?:answer|option|choice|result)\b[ \t*_]*(?:is|are|was|would be|should be|must be|[:=])[ \t]*[:=]?[ \t*_]*"
     r"(?:(?:therefore|thus|then|simply|indeed|clearly)\b[ \t,]*)?",
@@ -82,21 +79,20 @@ def completion(rationale: str, answer: str) -> str:
 
 
 def _declarations(text: str, *, whole: bool) -> list[str]:
-    """What follows each declaration, in the order of the text; `whole`: a formal line's answer runs to the end."""
-    found: list[tuple[int, str]] = []
-    for match in _FORMAL.finditer(text):
-        rest = text[match.end() :]
-        found.append((match.end(), rest if whole else rest.lstrip().partition("\n")[0]))
+    """What follows each of the last declarations, in the order of the text; `whole`: a formal line runs to the end."""
     formal = {match.end() for match in _FORMAL.finditer(text)}
-    for match in _INLINE.finditer(text):
-        if match.end() in formal:
-            continue
-        found.append((match.end(), text[match.end() :].lstrip().partition("\n")[0]))
-    for match in _BOXED.finditer(text):
-        inside = _braced(text, match.end())
-        if inside is not None:
-            found.append((match.end(), inside))
-    return [declared for _, declared in sorted(found, key=lambda item: item[0])]
+    starts = [(end, "formal") for end in formal]
+    starts += [(match.end(), "inline") for match in _INLINE.finditer(text) if match.end() not in formal]
+    starts += [(match.end(), "boxed") for match in _BOXED.finditer(text)]
+    found = []
+    for start, how in sorted(starts)[-_LAST:]:
+        if how == "boxed":
+            found.append(_braced(text, start) or "")
+        elif how == "formal" and whole:
+            found.append(text[start:])
+        else:
+            found.append(text[start : start + _LONGEST].lstrip().partition("\n")[0])
+    return found
 
 
 def _value(declared: str, *, kind: Kind, choices: Sequence[str]) -> str | None:
@@ -113,7 +109,7 @@ def _value(declared: str, *, kind: Kind, choices: Sequence[str]) -> str | None:
 def _braced(text: str, start: int) -> str | None:
     """What stands between a brace opened before `start` and the one that closes it."""
     depth = 1
-    for at in range(start, len(text)):
+    for at in range(start, min(len(text), start + _LONGEST)):
         escaped = text[at - 1] == "\\"
         depth += (text[at] == "{" and not escaped) - (text[at] == "}" and not escaped)
         if depth == 0:
