@@ -185,9 +185,7 @@ def test_any_text_can_be_read(text: str, kind: str) -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize(
-    "loop", ["the answer is ", "Answer: ", "\\boxed{", '"tin" is the ', "(A) ", "a. ", "$", "-", "1"]
-)
+@pytest.mark.parametrize("loop", ["the answer is ", "Answer: ", "\\boxed{", '"tin" is the ', "(A) ", "$", "-", "1"])
 @pytest.mark.parametrize("kind", ["label", "choice", "number", "math", "text"])
 def test_a_text_that_repeats_itself_is_read_in_time(loop: str, kind: str) -> None:
     answers.parse(loop * (50_000 // len(loop)), kind=kind, labels=TOPICS)  # type: ignore[arg-type]
