@@ -17,7 +17,7 @@ CREATE TABLE attempts (          -- one row per paid sending
   input_picousd INTEGER NOT NULL,   -- the unit price, 1e-12 US dollars a token
   output_picousd INTEGER NOT NULL
 );
-CREATE INDEX attempts_by_key ON attempts (key);
+CREATE INDEX attempts_by_key ON attempts (key, run_id);
 CREATE INDEX attempts_by_run ON attempts (run_id);
 CREATE TABLE events (            -- double-entry: the sum of a prefix is what was spent and reserved at that moment
   seq INTEGER PRIMARY KEY,

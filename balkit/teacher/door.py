@@ -65,7 +65,7 @@ class Door:
         yielded before; closing the iterator waits for what is in flight and keeps it.
         Raises `CapReached`, `TeacherStopped`, `TeacherPaused`, `PriceUnknown`, `PoolLocked`.
         """
-        with self._ledger.paying():
+        with self._ledger.paying(money=not is_free(self._teacher)):
             yield from _Asking(self._ledger, self._teacher, terms=self._terms, requests=requests).replies()
 
 
@@ -292,9 +292,14 @@ class _Asking:
             self._terms.progress(self._progress)
 
     def _price(self) -> Rate:
-        if self._terms.price is None and getattr(self._teacher, "is_free", False):
+        if self._terms.price is None and is_free(self._teacher):
             return FREE
         return price_of(self._terms.model, self._terms.price)
+
+
+def is_free(teacher: Teacher) -> bool:
+    """Whether a teacher says of itself that its answers cost nothing and can be had again (`is_free = True`)."""
+    return bool(getattr(teacher, "is_free", False))
 
 
 def _overrun_message(attempt: Attempt, reply: Reply) -> str:
