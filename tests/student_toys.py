@@ -70,3 +70,15 @@ def pretrained_folder(folder: Path, *, chat_template: str | None = None) -> Path
     tokenizer.chat_template = chat_template
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def gpt2_folder(folder: Path) -> Path:
+    """A tiny GPT-2: learned positions, and no chat template."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    pretrained_folder(folder)
+    config = GPT2Config(
+        vocab_size=300, n_embd=32, n_layer=1, n_head=2, n_positions=96, bos_token_id=1, eos_token_id=2, pad_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder

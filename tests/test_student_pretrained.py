@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from student_toys import QUICK, TINY, pretrained_folder, small_base, toy_rows
+from student_toys import QUICK, TINY, gpt2_folder, pretrained_folder, small_base, toy_rows
 
 from balkit import recipe, student
 from balkit.errors import StudentError
 from balkit.student import chat, model
+from balkit.student.generate import greedy
 from balkit.student.train import encode
 
 CHATML = (
@@ -118,6 +119,13 @@ def test_the_models_own_chat_template_is_used(tmp_path: Path) -> None:
     assert tokenizer.decode(chat.opening_ids(tokenizer)) == "<|im_start|>assistant\n"
 
 
+def test_a_bos_that_opens_every_turn_stands_once_before_the_answer(tmp_path: Path) -> None:
+    template = CHATML.replace("<|im_start|>", "<|bos|>")
+    section = TINY.model_copy(update={"base": str(pretrained_folder(tmp_path / "hub", chat_template=template))})
+    tokenizer = model.load_tokenizer(student.base(section, corpus=[], seed=0, folder=tmp_path / "base"))
+    assert tokenizer.decode(chat.opening_ids(tokenizer)) == "<|bos|>assistant\n"
+
+
 def test_a_tokenizer_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     base = small_base(tmp_path / "base")
     made = json.loads((base / "tokenizer.json").read_text())
@@ -130,6 +138,27 @@ def test_a_tokenizer_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     ids = chat.response_ids(tokenizer, text)
     assert tokenizer.decode(ids) == text
     assert [tokenizer.decode([token]) for token in ids[1:5]] == list("1234")
+
+
+def test_a_hub_model_that_cannot_be_had_is_a_student_error(tmp_path: Path) -> None:
+    section = TINY.model_copy(update={"base": "balkit-tests/no-such-model"})
+    base = student.base(section, corpus=[], seed=0, folder=tmp_path / "base")
+    with pytest.raises(StudentError, match=r"balkit-tests/no-such-model"):
+        student.train(base, toy_rows(), student=TINY, options=QUICK, out=tmp_path / "out", seed=3)
+
+
+def test_learned_positions_are_never_passed(tmp_path: Path) -> None:
+    base = student.base(
+        TINY.model_copy(update={"base": str(gpt2_folder(tmp_path / "hub"))}),
+        corpus=[],
+        seed=0,
+        folder=tmp_path / "base",
+    )
+    loaded = model.load(base)
+    given = chat.prompt_ids(loaded.tokenizer, ["x" * 45, "x" * 10, "x" * 40, "What?"])
+    together, alone = (greedy(loaded, given, max_new_tokens=40, batch_size=size) for size in (4, 1))
+    assert together == alone
+    assert max(len(row) + len(answer.ids) for row, answer in zip(given, together, strict=True)) == 96
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all"])

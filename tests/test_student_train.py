@@ -204,6 +204,15 @@ def test_no_rows_are_an_error(base: Path, tmp_path: Path) -> None:
         student.train(base, toy_rows([]), student=TINY, options=QUICK, out=tmp_path / "out", seed=1)
 
 
+def test_rows_with_nothing_to_learn_are_an_error(base: Path, tmp_path: Path) -> None:
+    hollow = toy_rows().with_columns(
+        pl.when(pl.col("row_id") == "r2").then(pl.lit("  ")).otherwise(pl.col(name)).alias(name)
+        for name in ("rationale", "answer")
+    )
+    with pytest.raises(StudentError, match=r"1 of 6 rows have nothing to learn.*: r2"):
+        student.train(base, hollow, student=TINY, options=QUICK, out=tmp_path / "out", seed=1)
+
+
 def test_training_on_top_of_a_checkpoint_is_refused(memorised: student.Trained, tmp_path: Path) -> None:
     with pytest.raises(StudentError, match="name the base"):
         student.train(memorised.path, toy_rows(), student=TINY, options=QUICK, out=tmp_path / "out", seed=1)

@@ -48,8 +48,8 @@ def response_ids(tokenizer: Any, text: str) -> list[int]:
 def opening_ids(tokenizer: Any) -> list[int]:
     """BOS and the assistant's header without a user's turn: the context in which PPL(y) is taken.
 
-    BOS only where the model's own rendering begins with it. A rendering with neither has EOS stand in, as the
-    mark between documents.
+    BOS only where the model's own rendering begins with it, and once where the header does too (SmolLM2's BOS is
+    ChatML's "<|im_start|>"). A rendering with neither has EOS stand in, as the mark between documents.
     """
     if not tokenizer.chat_template:
         return _bos(tokenizer) + _plain(tokenizer, PLAIN_HEADER)
@@ -57,7 +57,8 @@ def opening_ids(tokenizer: Any) -> list[int]:
     (silent,) = _rendered(tokenizer, ["x"], header=False)
     header = spoken[len(silent) :] if spoken[: len(silent)] == silent else []
     bos = _bos(tokenizer)
-    return (bos if spoken[:1] == bos else []) + header or bos or [eos_id(tokenizer)]
+    begins = spoken[:1] == bos and header[:1] != bos
+    return (bos if begins else []) + header or bos or [eos_id(tokenizer)]
 
 
 def text_of(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -5,7 +5,6 @@ The only place where a model's logits are read, so training and scoring mean the
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ def response_nll(model: Any, rows: Sequence[Row], *, pad_id: int) -> Any:
     """The loss of every response token, in nats: (tokens,) float32, row after row.
 
     The LM head is applied to the window of positions that holds the rows' responses, not to the prompts before
-    it (where the model's forward can be told so); rows of similar length make it narrow.
+    it; rows of similar length make it narrow.
     """
     torch = need("torch", extra="train")
     device = next(model.parameters()).device
@@ -44,11 +43,8 @@ def response_nll(model: Any, rows: Sequence[Row], *, pad_id: int) -> Any:
     givens = torch.tensor([len(row.given) for row in rows], device=device)
     first = min(len(row.given) for row in rows) - 1  # the position before a token predicts it
     window = torch.arange(first, longest - 1, device=device)
-    narrowed = {"logits_to_keep": window} if _takes_window(model) else {}
     attention = (torch.arange(longest, device=device) < lengths[:, None]).long()
-    logits = model(input_ids=ids, attention_mask=attention, use_cache=False, **narrowed).logits
-    if not narrowed:
-        logits = logits[:, window]
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=window).logits
     predicted = window + 1
     asked = (predicted >= givens[:, None]) & (predicted < lengths[:, None])
     targets = ids[:, first + 1 :]
@@ -70,9 +66,3 @@ def cpu_threads(model: Any, *, count: int | None = None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _takes_window(model: Any) -> bool:
-    bare = getattr(model, "module", model)
-    bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
-    return "logits_to_keep" in inspect.signature(type(bare).forward).parameters

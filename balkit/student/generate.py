@@ -41,14 +41,24 @@ def greedy(loaded: model.Loaded, given: Sequence[list[int]], *, max_new_tokens: 
     if crowded:
         log.warning("%d of %d prompts fill the student's context of %d tokens", crowded, len(given), loaded.context)
     found = [Answer([], finished=False)] * len(given)
-    order = sorted((index for index in range(len(given)) if room[index] > 0), key=lambda index: len(given[index]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        new_tokens = min(max_new_tokens, max(room[index] for index in chosen))
-        batch = _batch(loaded, [given[index] for index in chosen], max_new_tokens=new_tokens)
+    for chosen in _batches(loaded, given, room=room, size=batch_size):
+        batch = _batch(loaded, [given[index] for index in chosen], max_new_tokens=max(room[index] for index in chosen))
         for index, ids in zip(chosen, batch, strict=True):
             found[index] = _cut(ids, stops=_stops(loaded), room=room[index])
     return found
+
+
+def _batches(loaded: model.Loaded, given: Sequence[list[int]], *, room: list[int], size: int) -> list[list[int]]:
+    """Indices of the prompts that have room for an answer, in batches of similar length.
+
+    A batch goes on until its shortest prompt's room ends, which takes its longest beyond the context. Rotary
+    positions bear that, and what lies beyond is cut off; learned positions do not, so there such prompts go alone.
+    """
+    order = sorted((index for index in range(len(given)) if room[index] > 0), key=lambda index: len(given[index]))
+    learned = not hasattr(loaded.model.config, "rope_parameters")
+    tight = {index for index in order if learned and room[index] < max(room)}
+    roomy = [index for index in order if index not in tight]
+    return [roomy[start : start + size] for start in range(0, len(roomy), size)] + [[index] for index in sorted(tight)]
 
 
 def _batch(loaded: model.Loaded, given: list[list[int]], *, max_new_tokens: int) -> list[list[int]]:

@@ -84,7 +84,7 @@ def load(folder: Path, *, whole: bool = False, quantize: str | None = None) -> L
         manifest["base"] if manifest["kind"] in ("pretrained", "adapter") else {"name": str(folder)}
     )
     _unchanged(source)
-    with quiet(), _translated(folder):
+    with quiet(), _translated(source["name"]):
         tokenizer = load_tokenizer(folder)
         model = read_weights(source, device=device, whole=whole, quantize=quantize or source.get("quantize"))
         if manifest["kind"] == "adapter":
@@ -267,8 +267,8 @@ def _need_4bit(device: str) -> None:
 
 
 @contextmanager
-def _translated(folder: Path) -> Iterator[None]:
+def _translated(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
-        raise StudentError(f"{folder}: the student cannot be read: {error}") from error
+        raise StudentError(f"the student {name!r} cannot be read: {error}") from error

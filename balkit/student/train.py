@@ -99,20 +99,21 @@ def train(
 
 
 def encode(rows: pl.DataFrame, *, tokenizer: Any) -> list[_Encoded]:
-    """The rows as tokens, in order; raises `StudentError` for rows whose completion has no token."""
+    """The rows as tokens, in order; raises `StudentError` for rows that have neither a rationale nor an answer."""
+    if rows.is_empty():
+        raise StudentError("there are no rows to train on")
+    blank = rows.filter(pl.all_horizontal(pl.col("rationale", "answer").str.strip_chars() == ""))["row_id"].to_list()
+    if blank:
+        raise StudentError(
+            f"{len(blank)} of {rows.height} rows have nothing to learn, no rationale and no answer: {_some(blank)}"
+        )
     completions = [answers.completion(why, answer) for why, answer in rows.select("rationale", "answer").iter_rows()]
     prompts = chat.prompt_ids(tokenizer, rows["prompt"].to_list())
     responses = chat.completion_ids(tokenizer, completions)
-    encoded = [
+    return [
         _Encoded(row_id, forward.Row(given, response))
         for row_id, given, response in zip(rows["row_id"], prompts, responses, strict=True)
     ]
-    empty = [row.row_id for row in encoded if len(row.tokens.response) < 2]
-    if empty:
-        raise StudentError(f"{len(empty)} of {len(encoded)} rows have no token to learn: {_some(empty)}")
-    if not encoded:
-        raise StudentError("there are no rows to train on")
-    return encoded
 
 
 def plan_batches(lengths: Sequence[int], *, options: recipe.Train, seed: int) -> list[list[int]]:
