@@ -55,16 +55,15 @@ def score(
     ]
     told = _mean_nll(loaded, [forward.Row(prompt, y) for prompt, y in asked], batch_size=batch_size)
     alone = _mean_nll(loaded, [forward.Row(opening, y) for _, y in asked], batch_size=batch_size)
-    losses = iter(zip(told, alone, strict=True))
-    found: list[dict[str, object]] = []
-    for example_id, reason in zip(examples["example_id"], reasons, strict=True):
-        nll, nll_alone = next(losses) if reason is None else (math.nan, math.nan)
-        about = {"example_id": example_id, "checkpoint": loaded.digest}
-        found += [
-            {**about, "name": "ifd", **_valued(_ratio(nll, nll_alone), reason=reason)},
-            {**about, "name": "loss", **_valued(nll, reason=reason)},
+    pairs = iter(zip(told, alone, strict=True))
+    losses = [next(pairs) if reason is None else (math.nan, math.nan) for reason in reasons]
+    return frames.SCORES.of(
+        [
+            {"example_id": example_id, "checkpoint": loaded.digest, "name": name, **_valued(value, reason=reason)}
+            for example_id, (nll, nll_alone), reason in zip(examples["example_id"], losses, reasons, strict=True)
+            for name, value in (("ifd", _ratio(nll, nll_alone)), ("loss", nll))
         ]
-    return frames.SCORES.of(found)
+    )
 
 
 def _on_file(loaded: model.Loaded, text: str | None) -> Answer:
