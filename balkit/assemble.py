@@ -9,18 +9,16 @@ the requests of a round depend only on earlier rounds, so a killed stage asks fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from balkit import balance, frames, selection, synthesize, texts
-from balkit.recipe import Answers, Rationale, Select, Synthesis
-from balkit.teacher.protocol import Reply, Request
+from balkit.recipe import Select, Synthesis
 
-Ask = Callable[[Iterable[Request]], Iterator[Reply]]
 Encode = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -45,14 +43,9 @@ class Tools:
     seed: int
     fill: Sequence[str]
     select: Select
-    rationale: Rationale
     synthesis: Synthesis
-    answers: Answers
-    labels: Sequence[str]
-    endpoint: str
-    model: str
     share: balance.Shares
-    ask: Ask
+    channel: synthesize.Channel
     encode: Encode
 
 
@@ -163,17 +156,10 @@ class _Work:
 
     def answered(self, examples: pl.DataFrame, *, hint: bool) -> pl.DataFrame:
         """Has worked answers written; returns the accepted ones, one an example, and records why others fell."""
-        tools = self.tools
-        written = synthesize.rationales(
-            examples.select("example_id", "prompt", "reference", "domain"),
-            ask=tools.ask,
-            endpoint=tools.endpoint,
-            model=tools.model,
-            stage=self.stage,
-            section=tools.rationale if hint else tools.rationale.model_copy(update={"hint": False}),
-            answers=tools.answers,
-            labels=tools.labels,
-        )
+        channel = self.tools.channel
+        section = channel.section if hint else channel.section.model_copy(update={"hint": False})
+        asked = examples.select("example_id", "prompt", "reference", "domain")
+        written = synthesize.rationales(asked, channel=replace(channel, section=section))
         self.rationales.append(written)
         accepted = written.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)
         fallen = (
@@ -221,7 +207,7 @@ def _take_real(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
             return lacking
         order = pl.DataFrame({"example_id": batch}, schema={"example_id": pl.String})
         examples = order.join(work.material.real, on="example_id", maintain_order="left")
-        accepted = work.answered(examples, hint=work.tools.rationale.hint)
+        accepted = work.answered(examples, hint=work.tools.channel.section.hint)
         lacking = _less(lacking, work.take(examples, accepted))
 
 
@@ -231,21 +217,18 @@ def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     if not lacking:
         return {}
     tools = work.tools
+    material = work.material
     written = synthesize.write_examples(
         lacking,
-        demonstrations=work.material.demonstrations,
-        known=[*work.material.known, *(row["prompt"] for row in work.taken)],
-        evaluation=work.material.evaluation,
-        ask=tools.ask,
-        encode=tools.encode,
-        endpoint=tools.endpoint,
-        model=tools.model,
-        seed=tools.seed,
-        stage=work.stage,
+        channel=tools.channel,
         section=tools.synthesis,
-        rationale=tools.rationale,
-        answers=tools.answers,
-        labels=tools.labels,
+        sources=synthesize.Sources(
+            demonstrations=material.demonstrations,
+            known=[*material.known, *(row["prompt"] for row in work.taken), *work.surplus["prompt"]],
+            evaluation=material.evaluation,
+            encode=tools.encode,
+        ),
+        seed=tools.seed,
         start_sample=work.calls_made,
     )
     for domain, calls in written.calls_made.items():
@@ -253,6 +236,8 @@ def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     work.examples.append(written.examples)
     work.rationales.append(written.rationales)
     work.decisions.append(written.decisions)
+    surplus = written.decisions.filter(pl.col("reason") == "surplus").select("example_id").unique()
+    work.surplus = pl.concat([work.surplus, written.examples.join(surplus, on="example_id", how="semi")])
     kept = written.decisions.filter(pl.col("kept")).select("example_id").unique()
     examples = written.examples.join(kept, on="example_id", how="semi").sort("domain", "example_id")
     accepted = written.rationales.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)

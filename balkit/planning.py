@@ -134,9 +134,9 @@ class _Planner:
         for stage in range(1, self.recipe.stages + 1):
             rows = self.stage(stage, unused, seen)
             parts.append(rows.with_columns(available=pl.col("domain").replace_strict(unused, return_dtype=pl.Int64)))
-            for domain, take, got in rows.select("domain", "take", pl.col("take") + pl.col("make")).iter_rows():
+            for domain, take, make in rows.select("domain", "take", "make").iter_rows():
                 unused[domain] -= take
-                seen |= {domain} if got else set()
+                seen |= {domain} if take or make else set()
         filled = pl.concat(parts, how="diagonal_relaxed")
         return Plan(self.priced(filled), self.recipe.budget_rows, self.recipe.stages, self.notes(filled))
 

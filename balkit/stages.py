@@ -18,14 +18,15 @@ from typing import Any
 
 import polars as pl
 
-from balkit import frames, selection, steps, student, texts
+from balkit import frames, selection, steps, student, synthesize, texts
 from balkit import recipe as recipes
 from balkit.assemble import Material, StageRows, Tools, assemble
 from balkit.errors import RunError
 from balkit.planning import Basis
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
-from balkit.teacher import Door, Ledger, Progress, Spent, Teacher
+from balkit.synthesize import Channel
+from balkit.teacher import Ledger, Progress, Spent, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
 
 log = logging.getLogger(__name__)
@@ -179,8 +180,7 @@ class _Run:
         if dev.is_empty() or self.pool.committed(key) is not None:
             return
         self.say(0, "dev")
-        door = self.door(0, ledger, teacher)
-        written = steps.answer(dev, recipe=recipe, basis=self.basis, door=door, stage=0)
+        written = synthesize.rationales(dev, channel=self.channel(0, ledger, teacher))
         message = f"{recipe.name}: rationales for {dev.height} dev rows"
         self.pool.commit(Commit(message=message, key=key, rationales=written, calls=ledger.calls(self.run_id)))
 
@@ -269,13 +269,22 @@ class _Run:
             calls_made=self.calls_made(stage),
         )
 
-    def door(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Door:
+    def channel(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Channel:
         """The way to the teacher, with progress."""
 
         def on_calls(p: Progress) -> None:
-            self.say(stage, "data", f"{p.cached} cached", done=p.done, cost_usd=p.cost_microusd / 1e6)
+            text = f"{p.cached} cached" if p.cached else ""
+            self.say(stage, "data", text, done=p.done, cost_usd=p.cost_microusd / 1e6)
 
-        return steps.door(ledger, recipe=self.recipe, run_id=self.run_id, teacher=teacher, progress=on_calls)
+        return steps.channel(
+            ledger,
+            recipe=self.recipe,
+            labels=self.basis.labels,
+            run_id=self.run_id,
+            stage=stage,
+            teacher=teacher,
+            progress=on_calls,
+        )
 
     def tools(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Tools:
         recipe = self.recipe
@@ -283,14 +292,9 @@ class _Run:
             seed=recipe.seed,
             fill=recipe.fill,
             select=recipe.select,
-            rationale=recipe.rationale,
             synthesis=recipe.synthesis,
-            answers=recipe.answers,
-            labels=self.basis.labels,
             share=self.basis.share(stage),
-            endpoint=recipe.teacher.name,
-            model=recipe.teacher.model,
-            ask=self.door(stage, ledger, teacher).ask,
+            channel=self.channel(stage, ledger, teacher),
             encode=self.vectors.of,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +11,7 @@ from balkit import answers, frames, student, synthesize, texts
 from balkit.planning import Basis
 from balkit.pool import Commit, Pool
 from balkit.recipe import Recipe
-from balkit.teacher import Door, Ledger, Progress, Teacher, make_teacher
+from balkit.teacher import Ledger, Progress, Teacher, make_teacher
 
 OnStep = Callable[[int, int, float], None]
 
@@ -61,17 +61,19 @@ def evaluate(checkpoint: Path, *, recipe: Recipe, basis: Basis) -> pl.DataFrame:
     )
 
 
-def door(
+def channel(
     ledger: Ledger,
     *,
     recipe: Recipe,
+    labels: Sequence[str],
     run_id: str,
+    stage: int,
     teacher: Teacher | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> Door:
+) -> synthesize.Channel:
     """The one way to the recipe's teacher (or the one given), under the recipe's caps and the run's name."""
     section = recipe.teacher
-    return ledger.door(
+    door = ledger.door(
         teacher or make_teacher(section),
         run_id=run_id,
         price=section.price,
@@ -80,19 +82,14 @@ def door(
         tries=section.tries,
         progress=progress,
     )
-
-
-def answer(examples: pl.DataFrame, *, recipe: Recipe, basis: Basis, door: Door, stage: int) -> pl.DataFrame:
-    """RATIONALES for EXAMPLES, accepted and rejected."""
-    return synthesize.rationales(
-        examples.select("example_id", "prompt", "reference", "domain"),
+    return synthesize.Channel(
         ask=door.ask,
-        endpoint=recipe.teacher.name,
-        model=recipe.teacher.model,
+        endpoint=section.name,
+        model=section.model,
         stage=stage,
         section=recipe.rationale,
-        answers=recipe.answers,
-        labels=basis.labels,
+        expected=recipe.answers,
+        labels=labels,
     )
 
 
@@ -113,8 +110,10 @@ def annotate(
     left = basis.examples.filter(pl.col("split") == split).join(done, on="example_id", how="anti").sort("example_id")
     run_id = texts.digest(["annotate", recipe.run_digest(), split])
     with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:
-        to = door(ledger, recipe=recipe, run_id=run_id, teacher=teacher, progress=progress)
-        written = answer(left, recipe=recipe, basis=basis, door=to, stage=0)
+        to = channel(
+            ledger, recipe=recipe, labels=basis.labels, run_id=run_id, stage=0, teacher=teacher, progress=progress
+        )
+        written = synthesize.rationales(left, channel=to)
         message = f"{recipe.name}: rationales for {left.height} {split} rows"
         pool.commit(Commit(message=message, rationales=written, calls=ledger.calls(run_id)))
     return written

@@ -55,14 +55,20 @@ def real(per_domain: int = 6, domains: Iterable[str] = DOMAINS) -> pl.DataFrame:
 def explain(
     teacher: Teacher, examples: pl.DataFrame, *, kind: recipe.Kind = "label", tries: int = 2, hint: bool = True
 ) -> pl.DataFrame:
-    return synthesize.rationales(
-        examples,
+    section = recipe.Rationale(tries=tries, hint=hint)
+    return synthesize.rationales(examples, channel=channel(teacher, kind=kind, section=section))
+
+
+def channel(
+    teacher: Teacher, *, kind: recipe.Kind, section: recipe.Rationale | None = None, stage: int = 1
+) -> synthesize.Channel:
+    return synthesize.Channel(
         ask=teacher,
         endpoint="test",
         model="m",
-        stage=1,
-        section=recipe.Rationale(tries=tries, hint=hint),
-        answers=recipe.Answers(kind=kind),
+        stage=stage,
+        section=section or recipe.Rationale(),
+        expected=recipe.Answers(kind=kind),
         labels=DOMAINS,
     )
 
@@ -72,19 +78,16 @@ def write(
 ) -> synthesize.Written:
     kind = more.pop("kind", "label")
     section = recipe.Synthesis(**{name: more.pop(name) for name in list(more) if name in recipe.Synthesis.model_fields})
-    settings_: dict[str, Any] = {"known": [], "evaluation": [], "encode": None, "seed": 0}
+    sources = {name: more.pop(name) for name in ("known", "evaluation", "encode") if name in more}
     return synthesize.write_examples(
         missing,
-        demonstrations=real() if demonstrations is None else demonstrations,
-        ask=teacher,
-        endpoint="test",
-        model="m",
-        stage=2,
+        channel=channel(teacher, kind=kind, stage=2),
         section=section,
-        rationale=recipe.Rationale(),
-        answers=recipe.Answers(kind=kind),
-        labels=DOMAINS,
-        **settings_ | more,
+        sources=synthesize.Sources(
+            demonstrations=real() if demonstrations is None else demonstrations,
+            **{"known": [], "evaluation": []} | sources,
+        ),
+        **{"seed": 0} | more,
     )
 
 

@@ -5,13 +5,15 @@ Exit codes: 0 done; 1 findings, a cap reached, or something that the user can me
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
 
 from balkit.cli import files, pools, runs
 from balkit.errors import BalkitError
+
+#: What typer makes of Ctrl-C.
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="balkit",
@@ -40,9 +42,9 @@ def main() -> None:
     except BalkitError as error:
         typer.echo(f"balkit: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("\nbalkit: interrupted; what was done is kept, and the same command goes on from there", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            typer.echo(
+                "\nbalkit: interrupted; what was done is kept, and the same command goes on from there", err=True
+            )
+        raise

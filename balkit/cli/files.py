@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,7 +25,9 @@ def export(
     snapshot: Annotated[str, typer.Argument(help="A snapshot's id.", metavar="SNAPSHOT")],
     to: Annotated[str, typer.Option(help="Targets, with commas: trl, hf, jsonl.")],
     out: Annotated[Path, typer.Option(help="The folder to write; one folder a target inside.")],
-    rationale: Annotated[str, typer.Option(help="inline, think or none: where the worked answer goes.")] = "inline",
+    rationale: Annotated[
+        Literal["inline", "think", "none"], typer.Option(help="Where the worked answer goes.")
+    ] = "inline",
     system: Annotated[str | None, typer.Option(help="A system message for every row.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens; written into the target's config.")] = None,
     data_license: Annotated[str | None, typer.Option("--license", help="Of the data, for the hf card.")] = None,
@@ -36,14 +38,11 @@ def export(
 
     Example: balkit export pools/math 3f2a9c1b7d10-s3 --to trl,hf --out exports
     """
-    from balkit.errors import ExportError
     from balkit.exports import Options
     from balkit.exports import export as write
     from balkit.pool import Pool
     from balkit.steps import validation_rows
 
-    if rationale not in ("inline", "think", "none"):
-        raise ExportError(f"--rationale {rationale!r} is not one of inline, think, none")
     opened = Pool.open(pool)
     found = opened.snapshot(snapshot)
     options = Options(

@@ -4,8 +4,18 @@ Both go in rounds; a round's requests are a pure function of earlier rounds' rep
 run asks for the same keys and results do not depend on the order in which replies come in.
 """
 
-from balkit.synthesize.asking import rationales
+from balkit.synthesize.asking import Ask, Channel, rationales
 from balkit.synthesize.effort import Calls, expected_calls, sub_budget
-from balkit.synthesize.writing import Written, write_examples
+from balkit.synthesize.writing import Sources, Written, write_examples
 
-__all__ = ["Calls", "Written", "expected_calls", "rationales", "sub_budget", "write_examples"]
+__all__ = [
+    "Ask",
+    "Calls",
+    "Channel",
+    "Sources",
+    "Written",
+    "expected_calls",
+    "rationales",
+    "sub_budget",
+    "write_examples",
+]

@@ -29,9 +29,10 @@ Ask = Callable[[Iterable[Request]], Iterator[Reply]]
 
 @dataclass(frozen=True)
 class Channel:
-    """The way to the teacher and what a worked answer must be.
+    """The way to the teacher, and what a worked answer must be.
 
-    `ask` gives exactly one final reply (ok or permanent) to every request, in any order.
+    `ask` gives exactly one final reply (ok or permanent) to every request, in any order. `section` says how worked
+    answers are asked for, `expected` and `labels` what a final answer is.
     """
 
     ask: Ask
@@ -67,17 +68,7 @@ class Asked:
     author: str
 
 
-def rationales(
-    examples: pl.DataFrame,
-    *,
-    ask: Ask,
-    endpoint: str,
-    model: str,
-    stage: int,
-    section: Rationale,
-    answers: Answers,
-    labels: Sequence[str],
-) -> pl.DataFrame:
+def rationales(examples: pl.DataFrame, *, channel: Channel) -> pl.DataFrame:
     """RATIONALES of the examples, accepted and rejected: at most one accepted for each, rejected ones from every try.
 
     `examples` has example_id, prompt, reference, domain. Round t asks with sample t for every example that has no
@@ -87,7 +78,6 @@ def rationales(
     compared where the reference has at most 5 words; without a reference any whole text is accepted.
     Costs at most `tries` calls an example. What `ask` raises passes through.
     """
-    channel = Channel(ask, endpoint, model, stage, section, answers, labels)
     return frame(worked(_examples(examples), channel=channel))
 
 

@@ -10,9 +10,9 @@ import polars as pl
 
 from balkit import answers as final_answers
 from balkit import frames, texts
-from balkit.recipe import Answers, Rationale, Synthesis
+from balkit.recipe import Synthesis
 from balkit.synthesize import replies
-from balkit.synthesize.asking import Ask, Asked, Channel, Example, answered, form, frame, worked
+from balkit.synthesize.asking import Asked, Channel, Example, answered, form, frame, worked
 from balkit.synthesize.candidates import Checks, Row, detail
 from balkit.synthesize.demonstrations import Encode, Shelf, listed, shown
 from balkit.synthesize.effort import sub_budget
@@ -36,50 +36,57 @@ class Written:
     calls_made: dict[str, int]  # synthesis calls of this invocation by domain
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What is shown to the teacher, and what its examples are held against.
+
+    demonstrations  real EXAMPLES with their domains
+    known           prompts that must not be repeated
+    evaluation      prompts of the eval split
+    encode          texts -> (n, d) float32, rows L2-normalised: diverse demonstrations, semantic duplicates; or None
+    """
+
+    demonstrations: pl.DataFrame
+    known: Sequence[str]
+    evaluation: Sequence[str]
+    encode: Encode | None = None
+
+
 def write_examples(
     missing: Mapping[str, int],
     *,
-    demonstrations: pl.DataFrame,
-    known: Sequence[str],
-    evaluation: Sequence[str],
-    ask: Ask,
-    encode: Encode | None,
-    endpoint: str,
-    model: str,
-    seed: int,
-    stage: int,
+    channel: Channel,
     section: Synthesis,
-    rationale: Rationale,
-    answers: Answers,
-    labels: Sequence[str],
+    sources: Sources,
+    seed: int,
     start_sample: Mapping[str, int] | None = None,
 ) -> Written:
     """Has up to `missing` new examples (rows by domain) written, in rounds over all domains at once.
 
     A domain ends when its rows are there, when its sub-budget of synthesis calls (`sub_budget`) is used up, or at a
-    call that can never work. `demonstrations` are real EXAMPLES with their domains; `known` are prompts that must not
-    be repeated; `encode` (texts -> (n, d) float32, rows L2-normalised) adds diverse demonstrations and the check for
-    semantic duplicates. `start_sample` counts a domain's earlier synthesis calls of this run: ordinals go on there.
+    call that can never work. `start_sample` counts a domain's earlier synthesis calls of this run: ordinals go on
+    there.
 
     Every new row goes through `verify.new_examples`; then `votes` independent answers without a hint must all agree
     with the written one (else `vote_disagrees`), and the first of them becomes its rationale. With votes 0 a hinted
     rationale is asked for instead. Rows beyond what is missing are not answered: decision `surplus`, not kept.
     Decisions: step `verify`, `vote` or `synthesis`; a refused row's `detail` is JSON with its prompt, its answer and
     why; a reply without rows (`unparsable`, `cut_off`, `malformed`, `call_failed`) stands under its call's key.
-    Independent of the order of replies. What `ask` raises passes through.
+    Independent of the order of replies. What `channel.ask` raises passes through.
     """
+    shown_rows = sources.demonstrations
     writing = _Writing(
         domains={
             name: _Domain(name, rows, sub_budget(rows, section=section)) for name, rows in sorted(missing.items())
         },
-        shelf=Shelf.of(demonstrations, count=section.demonstrations, seed=seed, encode=encode),
-        channel=Channel(ask, endpoint, model, stage, rationale, answers, labels),
+        shelf=Shelf.of(shown_rows, count=section.demonstrations, seed=seed, encode=sources.encode),
+        channel=channel,
         section=section,
         start=dict(start_sample or {}),
-        checks=Checks.of(demonstrations, known=known, evaluation=evaluation, encode=encode),
+        checks=Checks.of(shown_rows, known=sources.known, evaluation=sources.evaluation, encode=sources.encode),
     )
     while requests := writing.requests():
-        writing.read(list(ask(requests)))
+        writing.read(list(channel.ask(requests)))
         writing.answer()
     return writing.result()
 

@@ -1,0 +1,208 @@
+"""The command line: exit codes, JSON for machines, messages that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from small import make_recipe, rows
+
+from balkit import recipe as recipes
+from balkit.cli import app, main
+
+Balkit = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def balkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Balkit:
+    """Runs a command in `tmp_path`; returns its exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["balkit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def pool(balkit: Balkit, tmp_path: Path) -> str:
+    """A pool with three domains and a recorded teacher's recipe beside it (recipe.yaml)."""
+    train = [row for domain, n in (("fruit", 12), ("tool", 8), ("bird", 6)) for row in rows(domain, n, seed=1)]
+    write_jsonl(tmp_path / "train.jsonl", train)
+    write_jsonl(
+        tmp_path / "eval.jsonl", [row for domain in ("fruit", "tool", "bird") for row in rows(domain, 2, seed=2)]
+    )
+    write_jsonl(
+        tmp_path / "replies.jsonl",
+        [
+            {
+                "purpose": "rationale",
+                "prompt": row["question"],
+                "text": f"One kind.\nAnswer: {row['answer']}",
+                "author": "a",
+            }
+            for row in train
+        ],
+    )
+    body = yaml.safe_load(recipes.dump(make_recipe(budget_rows=12, fill=["real"], select={"then": "k_center"})))
+    body["teacher"] |= {"transport": "recorded", "file": "replies.jsonl", "price": "free"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(body))
+    columns = ("--prompt", "question", "--answer", "answer", "--domain", "topic")
+    assert balkit("add", "pool", "train.jsonl", *columns)[0] == 0
+    assert balkit("add", "pool", "eval.jsonl", "--split", "eval", *columns)[0] == 0
+    return "pool"
+
+
+def write_jsonl(path: Path, lines: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    commands = typer.main.get_command(app)
+    context = typer.Context(commands)
+    for name in commands.list_commands(context):  # type: ignore[attr-defined]
+        command = commands.get_command(context, name)  # type: ignore[attr-defined]
+        for one in getattr(command, "commands", {"": command}).values():
+            assert "Example: balkit" in (one.help or ""), name
+
+
+def test_from_add_to_export_each_step_says_what_comes_next(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    code, out, _ = balkit("plan", pool, "recipe.yaml", "--json")
+    planned = json.loads(out)
+    assert (code, planned["total"]["take"]) == (0, 12)
+    code, out, _ = balkit("run", pool, "recipe.yaml", "--no-train", "--json")
+    result = json.loads(out)
+    assert (code, result["stages"][-1]["rows"]) == (0, 12)
+    snapshot = result["stages"][-1]["snapshot_id"]
+    code, out, err = balkit("run", pool, "recipe.yaml", "--no-train", "--quiet")
+    assert (code, err) == (0, "")
+    assert f"balkit export pool {snapshot}" in out
+    code, out, _ = balkit("export", pool, snapshot, "--to", "trl", "--out", "exports", "--json")
+    assert code == 0
+    assert len((tmp_path / "exports/trl/data/train.jsonl").read_text().splitlines()) == 12
+    code, out, _ = balkit("spend", pool, "--json")
+    assert sum(row["calls"] for row in json.loads(out)) == 12
+    code, out, _ = balkit("sql", pool, "SELECT count(*) AS n FROM snapshot_rows", "--json")
+    assert json.loads(out) == [{"n": 12}]
+    assert balkit("check", pool)[0] == 0
+    code, out, _ = balkit("log", pool, "--json")
+    assert [row["version"] for row in json.loads(out)] == [4, 3, 2, 1]
+
+
+def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None:
+    snapshot = json.loads(balkit("run", pool, "recipe.yaml", "--no-train", "--json")[1])["stages"][-1]["snapshot_id"]
+    code, out, _ = balkit("train", pool, snapshot, "--recipe", "recipe.yaml", "--json")
+    checkpoint = json.loads(out)["checkpoint"]
+    assert (code, json.loads(out)["steps"]) == (0, 2)
+    code, out, _ = balkit("eval", pool, checkpoint, "--recipe", "recipe.yaml", "--json")
+    assert code == 0
+    assert set(json.loads(out)["per_domain"]) == {"fruit", "tool", "bird"}
+    code, out, _ = balkit("score", pool, checkpoint, "--recipe", "recipe.yaml", "--domain", "bird", "--json")
+    assert code == 0
+    assert {row["name"]: row["rows"] for row in json.loads(out)} == {"ifd": 6, "loss": 6}
+
+
+def test_coverage_names_the_domains_in_order_of_size(balkit: Balkit, pool: str) -> None:
+    code, out, _ = balkit("coverage", pool, "--json")
+    assert code == 0
+    assert [(row["domain"], row["train"]) for row in json.loads(out)] == [("fruit", 12), ("tool", 8), ("bird", 6)]
+    assert "fruit" in balkit("coverage", pool)[1]
+
+
+def test_a_misspelt_column_is_named_with_the_columns_that_are_there(balkit: Balkit, pool: str) -> None:
+    code, _, err = balkit("add", pool, "train.jsonl", "--prompt", "qestion", "--answer", "answer", "--domain", "topic")
+    assert code == 1
+    assert "'qestion'; did you mean 'question'?" in err
+    assert "Traceback" not in err
+
+
+def test_a_broken_line_is_named_and_nothing_is_added(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").write_text('{"question": "a", "topic": "fruit"}\n{"question": "b"\n')
+    code, _, err = balkit("add", pool, "broken.jsonl", "--prompt", "question", "--domain", "topic")
+    assert code == 1
+    assert "broken.jsonl" in err
+    assert "line 2" in err
+    assert json.loads(balkit("log", pool, "--json")[1])[0]["version"] == 2
+
+
+def test_a_recipes_problems_come_all_at_once_with_suggestions(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(
+        "name: x\nbudget_row: 3\nbalance: {policy: unform}\nteacher: {transport: offline}\n"
+    )
+    code, _, err = balkit("plan", pool, "bad.yaml")
+    assert code == 1
+    assert "budget_row: unknown key; did you mean 'budget_rows'?" in err
+    assert "budget_rows: missing" in err
+    assert "balance.policy" in err
+
+
+def test_a_pool_that_is_not_there_is_an_error_without_a_traceback(balkit: Balkit) -> None:
+    code, _, err = balkit("coverage", "nowhere")
+    assert code == 1
+    assert "nowhere" in err
+    assert "Traceback" not in err
+
+
+def test_wrong_usage_exits_with_2(balkit: Balkit) -> None:
+    assert balkit("add")[0] == 2
+    assert balkit("no-such-command")[0] == 2
+
+
+def test_writing_sql_is_refused(balkit: Balkit, pool: str) -> None:
+    code, _, err = balkit("sql", pool, "DROP TABLE examples")
+    assert code == 1
+    assert "balkit:" in err
+
+
+def test_recipes_are_listed_shown_copied_and_described(balkit: Balkit, tmp_path: Path) -> None:
+    listed = json.loads(balkit("recipes", "list", "--json")[1])
+    assert "quickstart" in listed
+    assert all(listed.values()), "each recipe starts with a comment that says what it is"
+    assert balkit("recipes", "show", "quickstart")[1].startswith("#")
+    assert balkit("recipes", "copy", "quickstart", "mine.yaml")[0] == 0
+    assert recipes.load(tmp_path / "mine.yaml").name == "quickstart"
+    code, _, err = balkit("recipes", "copy", "quickstart", "mine.yaml")
+    assert (code, "exists already" in err) == (1, True)
+    code, _, err = balkit("recipes", "show", "quickstrt")
+    assert (code, "did you mean quickstart?" in err) == (1, True)
+    assert "budget_rows" in json.loads(balkit("recipes", "schema")[1])["properties"]
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    from balkit.assets import recipes_folder
+
+    for file in recipes_folder().glob("*.yaml"):
+        assert recipes.load(file).name
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "balkit", "run", pool, "recipe.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " train " in line:
+                break
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        code = process.wait(timeout=60)
+    assert code == 130, rest
+    assert "the same command goes on" in rest
+    assert "Traceback" not in rest
+    code, out, _ = balkit("run", pool, "recipe.yaml", "--json")
+    assert (code, json.loads(out)["stages"][-1]["rows"]) == (0, 12)
