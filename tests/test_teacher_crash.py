@@ -225,6 +225,20 @@ def test_a_ledger_has_one_payer_and_any_number_of_readers(tmp_path: Path) -> Non
         pass
 
 
+def test_a_closed_ledger_can_be_paid_from_again_though_an_ask_was_left_half_read(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    terms = {"run_id": "r", "price": PRICE, "model": "m", "caps": Caps(), "tries": 1}
+    ledger = Ledger(path)
+    left_open = ledger.door(Windowed(3, [("ok", 0.5)]), **terms).ask(request(i) for i in range(9))  # type: ignore[arg-type]
+    next(left_open)
+    ledger.close()
+    with Ledger(path) as again:
+        door = again.door(Scripted(lambda r: "t"), **terms)  # type: ignore[arg-type]
+        assert len(list(door.ask(request(i) for i in range(9)))) == 9
+        assert states(path) == {"succeeded": 9, "unknown": 2}
+        left_open.close()  # type: ignore[attr-defined]
+
+
 def test_a_reader_sees_what_another_connection_spent(tmp_path: Path) -> None:
     path = tmp_path / "calls.sqlite"
     with Ledger(path) as one, Ledger(path) as two:

@@ -69,10 +69,15 @@ class Ledger:
         self._seen = -1  # changes by other connections that the totals include
         self._mutex = threading.RLock()
         self._db = _connect(self.path)
+        self.closed = False
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file and free the payer's lock, even where an `ask` was left half read (a notebook's traceback)."""
+        with self._mutex:
+            if not self.closed and self._payers:
+                self._stop_paying()
+            self.closed = True
+            self._db.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -158,11 +163,8 @@ class Ledger:
         finally:
             with self._mutex:
                 self._payers -= 1
-                if self._payers == 0:
-                    try:
-                        self._close_open()
-                    finally:
-                        self._lock.release()
+                if self._payers == 0 and not self.closed:
+                    self._stop_paying()
 
     def totals(self, run_id: str) -> Totals:
         """The run's sums, kept current while paying."""
@@ -202,6 +204,12 @@ class Ledger:
             db.executemany(_sql("use"), rows)
 
     # Inside
+
+    def _stop_paying(self) -> None:
+        try:
+            self._close_open()
+        finally:
+            self._lock.release()
 
     def _close_open(self) -> None:
         left = self._read(_sql("open"), (self._closed_to,))
@@ -275,7 +283,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the disk is full; the ledger was closed
         raise PoolError(f"{path}: the ledger cannot be read or written: {error}") from error
     except sqlite3.DatabaseError as error:
         raise PoolDamaged(f"{path}: not a sound ledger: {error}") from error

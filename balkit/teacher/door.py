@@ -131,8 +131,9 @@ class _Asking:
                 yield from self._take()
         except GeneratorExit:
             self._end = self._end or TeacherPaused("nobody listens any more")
-            for reply in replies:
-                self._settle(reply)
+            if not self._ledger.closed:
+                for reply in replies:
+                    self._settle(reply)
             raise
         except BaseException:
             if isinstance(replies, Generator):

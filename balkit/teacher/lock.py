@@ -24,9 +24,10 @@ class Lock:
             holder = os.pread(file, 20, 1).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
             os.close(file)
             pid = int(holder) if holder.isdigit() else None
+            other = "this process, in an `ask` that is still open," if pid == os.getpid() else f"process {pid or '?'}"
             raise PoolLocked(
-                f"{self._path.with_suffix('')}: another process (PID {pid or 'unknown'}) is asking the teacher; "
-                "wait for it or stop it. Reading is possible all the time",
+                f"{self._path.with_suffix('')}: {other} is asking the teacher; wait for it or stop it. "
+                "Reading is possible all the time",
                 pid=pid,
             ) from error
         os.ftruncate(file, 0)

@@ -184,7 +184,7 @@ class Window:
 
 def _litellm() -> Any:
     """LiteLLM without its price list from the network, its telemetry, retries, cache and chatter."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     litellm: Any = need("litellm", extra="teacher")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
