@@ -72,7 +72,7 @@ def _target(material: Material, done: Written) -> dict[str, Any]:
 def _warnings(material: Material, considered: pl.DataFrame, *, written: Mapping[str, Written]) -> list[str]:
     counter, said = material.options.counter, []
     if not counter.exact:
-        said.append(f"lengths are an estimate ({counter.name}); give the student's tokenizer for exact ones")
+        said.append(f"lengths are by {counter.name}; give the student's tokenizer for exact ones")
     dropped = considered.height - sum(rows.height for rows in material.parts.values())
     if dropped:
         said.append(f"{dropped} of {considered.height} rows were left out; rows.parquet says why")
