@@ -64,7 +64,7 @@ def assemble(quotas: Mapping[str, int], material: Material, *, stage: int, tools
     """The rows of one stage.
 
     `quotas` are rows per domain. The result has exactly their sum, unless every way that `fill` allows is used up in
-    every domain; then `deficits` holds an entry with `given_to` empty.
+    every domain; then an entry of `deficits` has given less than its `rows` to others.
     """
     work = _Work(stage, material, tools, ranking=_rank(quotas, material, stage=stage, tools=tools))
     wanted, exhausted = {domain: rows for domain, rows in quotas.items() if rows}, set[str]()
@@ -92,9 +92,20 @@ def _share_out(
         if domain not in exhausted
     }
     given = balance.redistribute(total, share=work.tools.share, room=room)
+    left = dict(given)
     for domain, rows in sorted(lacking.items()):
-        work.deficits.append({"stage": work.stage, "domain": domain, "rows": rows, "given_to": given})
+        part = _part(left, rows)
+        left = _less(left, part)
+        work.deficits.append({"stage": work.stage, "domain": domain, "rows": rows, "given_to": part})
     return given
+
+
+def _part(given: Mapping[str, int], rows: int) -> dict[str, int]:
+    """Up to `rows` of what was given to others, by name: one lacking domain's share of a deficit's entry."""
+    part: dict[str, int] = {}
+    for domain, more in sorted(given.items()):
+        part[domain] = min(more, rows - sum(part.values()))
+    return {domain: more for domain, more in part.items() if more}
 
 
 def _rank(quotas: Mapping[str, int], material: Material, *, stage: int, tools: Tools) -> pl.DataFrame:

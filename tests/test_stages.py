@@ -134,6 +134,14 @@ def test_what_a_domain_lacks_goes_to_others_and_is_recorded(tmp_path: Path) -> N
     assert all(sum(deficit["given_to"].values()) == deficit["rows"] for deficit in lacking)
 
 
+def test_a_deficit_names_only_the_rows_that_its_own_domain_lacked(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", sizes={"fruit": 40, "tool": 2, "bird": 3})
+    result = run_data(pool, make_recipe(balance={"policy": "uniform"}, fill=["real"], **NO_STUDENT))
+    lacking = [deficit for stage in result.stages for deficit in stage.deficits]
+    assert {deficit["domain"] for deficit in lacking} == {"bird", "tool"}
+    assert all(sum(deficit["given_to"].values()) == deficit["rows"] for deficit in lacking)
+
+
 def test_a_snapshot_is_short_only_when_every_way_is_used_up(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", sizes={"fruit": 5, "tool": 5, "bird": 5})
     result = run_data(pool, make_recipe(fill=["real"], **NO_STUDENT))
@@ -204,7 +212,9 @@ def test_a_teacher_that_is_down_pauses_the_run_and_rejects_no_row(tmp_path: Path
 def test_a_second_paying_process_is_told_who_holds_the_pool(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
     code = f"import sys; from balkit import Pool; p = Pool.open({str(pool.path)!r})\nwith p.lock(): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdin is not None
         assert holder.stdout.readline() == "held\n"

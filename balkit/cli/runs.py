@@ -82,7 +82,7 @@ def _show_stages(result: RunResult) -> None:
         accuracies = {
             f"{name} %": _percent(summary.get(f"{name}_accuracy")) for name in ("macro", "micro", "head", "tail")
         }
-        short = sum(d["rows"] for d in stage.deficits if not d["given_to"])
+        short = sum(d["rows"] - sum(d["given_to"].values()) for d in stage.deficits)
         rows.append(
             {"stage": stage.stage, "snapshot": stage.snapshot_id, "rows": stage.rows, "short": short} | accuracies
         )
