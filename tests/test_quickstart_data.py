@@ -112,8 +112,9 @@ def test_some_written_tickets_are_badly_formed_or_repeated() -> None:
         for sample in range(100)
         for example in json.loads(ask("synthesis", domain="login", sample=sample).text)["examples"]
     ]
-    assert 0 < written.count("") < 40
-    assert len(set(written)) < len(written) - written.count("") + 1
+    whole = [text for text in written if text]
+    assert 0 < len(written) - len(whole) < 40
+    assert 0 < len(whole) - len(set(whole)) < 40
 
 
 def test_teacher_refuses_a_topic_it_does_not_know() -> None:

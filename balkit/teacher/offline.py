@@ -122,7 +122,7 @@ def _worked(request: Request, rng: random.Random) -> str:
     if request.reference in reading.evidence:
         topic = str(request.reference)
     words = reading.evidence[topic][:2]
-    evidence = " and ".join(words) or "nothing else"
+    evidence = " and ".join(words) or "what is asked"
     reason = rng.choice(_knowledge().reasons).replace("<evidence>", evidence).replace("<topic>", topic)
     careless = rng.random() < _CARELESS_RATE
     return reason if careless else f"{reason}\nAnswer: {topic}"
