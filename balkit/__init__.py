@@ -18,40 +18,66 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from balkit.errors import BalkitError as BalkitError
     from balkit.exports import export as export
+    from balkit.planning import Basis as Basis
     from balkit.planning import Plan as Plan
     from balkit.planning import plan as plan
     from balkit.pool import Commit as Commit
     from balkit.pool import Pool as Pool
     from balkit.pool import Snapshot as Snapshot
+    from balkit.pool import SnapshotDraft as SnapshotDraft
     from balkit.recipe import Recipe as Recipe
     from balkit.recipe import load as load_recipe  # noqa: F401
+    from balkit.selection import Evidence as Evidence
+    from balkit.selection import select as select
     from balkit.stages import RunResult as RunResult
     from balkit.stages import run as run
+    from balkit.steps import validation_rows as validation_rows
+    from balkit.synthesize import Channel as Channel
+    from balkit.synthesize import Sources as Sources
+    from balkit.synthesize import rationales as rationales
+    from balkit.synthesize import write_examples as write_examples
+    from balkit.teacher import Ledger as Ledger
     from balkit.teacher import Recorded as Recorded
     from balkit.teacher import Reply as Reply
     from balkit.teacher import Request as Request
     from balkit.teacher import Scripted as Scripted
     from balkit.teacher import Teacher as Teacher
+    from balkit.teacher import make_teacher as make_teacher
+    from balkit.vectors import Vectors as Vectors
+    from balkit.vectors import make_encoder as make_encoder
 
 __version__ = "0.1.0.dev0"
 
 _HOME = {
     "BalkitError": ("balkit.errors", "BalkitError"),
+    "Basis": ("balkit.planning", "Basis"),
+    "Channel": ("balkit.synthesize", "Channel"),
     "Commit": ("balkit.pool", "Commit"),
+    "Evidence": ("balkit.selection", "Evidence"),
+    "export": ("balkit.exports", "export"),
+    "Ledger": ("balkit.teacher", "Ledger"),
+    "load_recipe": ("balkit.recipe", "load"),
+    "make_encoder": ("balkit.vectors", "make_encoder"),
+    "make_teacher": ("balkit.teacher", "make_teacher"),
     "Plan": ("balkit.planning", "Plan"),
+    "plan": ("balkit.planning", "plan"),
     "Pool": ("balkit.pool", "Pool"),
+    "rationales": ("balkit.synthesize", "rationales"),
     "Recipe": ("balkit.recipe", "Recipe"),
     "Recorded": ("balkit.teacher", "Recorded"),
     "Reply": ("balkit.teacher", "Reply"),
     "Request": ("balkit.teacher", "Request"),
+    "run": ("balkit.stages", "run"),
     "RunResult": ("balkit.stages", "RunResult"),
     "Scripted": ("balkit.teacher", "Scripted"),
+    "select": ("balkit.selection", "select"),
     "Snapshot": ("balkit.pool", "Snapshot"),
+    "SnapshotDraft": ("balkit.pool", "SnapshotDraft"),
+    "Sources": ("balkit.synthesize", "Sources"),
     "Teacher": ("balkit.teacher", "Teacher"),
-    "export": ("balkit.exports", "export"),
-    "load_recipe": ("balkit.recipe", "load"),
-    "plan": ("balkit.planning", "plan"),
-    "run": ("balkit.stages", "run"),
+    "validation_rows": ("balkit.steps", "validation_rows"),
+    "Vectors": ("balkit.vectors", "Vectors"),
+    "write_examples": ("balkit.synthesize", "write_examples"),
 }
 
 __all__ = ["__version__", *_HOME]

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from balkit import balance, frames, selection, synthesize, texts
+from balkit import balance, frames, selection, synthesize
+from balkit.pool import ANSWERED, training_rows
 from balkit.recipe import Select, Synthesis
 
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -194,10 +195,11 @@ class _Work:
 
     def result(self, quotas: Mapping[str, int]) -> StageRows:
         decisions = pl.concat([_settled(self.ranking, self.taken, quotas), *self.decisions])
+        taken = pl.DataFrame([{name: row[name] for name in ANSWERED} for row in self.taken], schema=ANSWERED)
         examples = pl.concat([frames.EXAMPLES.empty(), *self.examples])
         rationales = pl.concat([frames.RATIONALES.empty(), *self.rationales])
         return StageRows(
-            rows=_snapshot_rows(self.taken, stage=self.stage, seed=self.tools.seed, start=self.material.rows.height),
+            rows=training_rows(taken, stage=self.stage, seed=self.tools.seed, start=self.material.rows.height),
             examples=examples.unique("example_id").sort("example_id"),
             rationales=rationales.unique("rationale_id").sort("rationale_id"),
             decisions=frames.check(decisions, frames.DECISIONS),
@@ -330,25 +332,4 @@ def _settled(ranking: pl.DataFrame, taken: Sequence[Mapping[str, Any]], quotas: 
         )
         .filter(pl.col("rank").is_null() | pl.col("kept") | (pl.col("rank") < 3 * quota + 100))
         .select(frames.DECISIONS.columns.keys())
-    )
-
-
-def _snapshot_rows(taken: Sequence[Mapping[str, Any]], *, stage: int, seed: int, start: int) -> pl.DataFrame:
-    """SNAPSHOT_ROWS in a seeded order that mixes the domains."""
-    ordered = sorted(taken, key=lambda row: texts.rank_key(seed, stage, row["example_id"], row["copy"]))
-    return frames.SNAPSHOT_ROWS.of(
-        [
-            {
-                "position": start + place,
-                "row_id": texts.digest([row["example_id"], row["rationale_id"], row["copy"]])[:16],
-                "stage": stage,
-                **{name: row[name] for name in ("example_id", "rationale_id", "copy", "domain", "origin", "prompt")},
-                "split": "train",
-                "reference": row["reference"],
-                "rationale": row["text"],
-                "answer": row["answer"] or "",
-                "author": row["author"],
-            }
-            for place, row in enumerate(ordered)
-        ]
     )

@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from balkit.pool import Pool
 from balkit.report import table
 from balkit.stages import Notify, RunResult, run
 from balkit.steps import validation_rows
+from balkit.student import digest, summarise
 
 #: The arms: name in the report -> shipped recipe.
 ARMS = {"natural_random": "quickstart_natural_random", "baldistill_adaptive": "quickstart"}
+BALANCED = "baldistill_adaptive"
+OVERALL = ("macro", "micro", "head", "tail")
 
 
 def quickstart(
@@ -33,23 +36,23 @@ def quickstart(
     """
     start = time.monotonic()
     pool = open_pool(folder / "pool")
-    say(table(pool.coverage(), title="The pool: a long tail"))
+    say(table(pool.coverage(), title="The pool: a long tail\n"))
     results = {}
     for arm, name in ARMS.items():
         recipe = recipes.load(recipes_folder() / f"{name}.yaml").model_copy(update={"seed": seed})
         made = plan(pool, recipe)
-        say(table(made.rows, title=f"The plan of {name}: {recipe.budget_rows} rows, {recipe.stages} stages"))
+        say(
+            table(made.by_domain(), title=f"\n{arm}: {recipe.budget_rows} rows, {recipe.stages} stage(s), as planned\n")
+        )
         say("\n".join(made.notes))
         results[arm] = run(pool, recipe, notify=notify)
-    say(table(compare(pool, results), title="Rows and accuracy (%) of both arms on the eval split"))
-    exported = export_last(pool, results["baldistill_adaptive"], folder / "export")
-    report = {
-        "arms": {arm: _arm(pool, result) for arm, result in results.items()},
-        "wall_seconds": round(time.monotonic() - start, 1),
-        "peak_rss_mib": peak_rss_mib(),
-    }
+    arms = {arm: _arm(pool, result, head=results[BALANCED].head) for arm, result in results.items()}
+    say(table(side_by_side(arms), title="\nRows trained on, and accuracy (%) on the eval split\n"))
+    exported = export_last(pool, results[BALANCED], folder / "export")
+    report = {"arms": arms, "wall_seconds": round(time.monotonic() - start, 1), "peak_rss_mib": peak_rss_mib()}
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    say(f"{folder / 'report.json'}: the numbers above\n{exported}: the last snapshot for TRL")
+    say(f"\n{folder / 'report.json'} holds these numbers, {exported} the balanced snapshot for TRL.")
+    say(f'Go on: balkit sql {pool.path} "SELECT * FROM coverage_by_stage"')
     return report
 
 
@@ -64,23 +67,21 @@ def open_pool(path: Path) -> Pool:
     return pool
 
 
-def compare(pool: Pool, results: dict[str, RunResult]) -> pl.DataFrame:
-    """One row a domain, then macro, micro, head and tail: rows and accuracy in percent of every arm."""
-    parts = []
-    for arm, result in results.items():
-        summary = result.stages[-1].summary or {}
-        rows = dict(pool.snapshot(result.snapshot_id).rows.group_by("domain").len().iter_rows())
-        cells = [(domain, rows.get(domain, 0), 100 * b["accuracy"]) for domain, b in summary["per_domain"].items()]
-        cells.sort()
-        for name in ("macro", "micro", "head", "tail"):
-            value = summary[f"{name}_accuracy"]
-            cells.append((name, sum(rows.values()), None if value is None else 100 * value))
-        schema = {"domain": pl.String, f"{arm} rows": pl.Int64, f"{arm} %": pl.Float64}
-        parts.append(pl.DataFrame(cells, schema=schema, orient="row"))
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = joined.join(part, on="domain", maintain_order="left")
-    return joined
+def side_by_side(arms: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """One row a domain, then macro, micro, head and tail: training rows and accuracy in percent of every arm."""
+    first = next(iter(arms.values()))
+    rows: list[dict[str, Any]] = [{"domain": domain} for domain in first["per_domain"]]
+    rows += [{"domain": f"= {name}"} for name in OVERALL]
+    for arm, body in arms.items():
+        for row in rows:
+            name = row["domain"].removeprefix("= ")
+            here = body["per_domain"].get(row["domain"])
+            accuracy = here["accuracy"] if here else body[f"{name}_accuracy"]
+            row[f"{arm} rows"] = (
+                here["train_rows"] if here else body["train_rows"] if name in ("macro", "micro") else None
+            )
+            row[f"{arm} %"] = None if accuracy is None else round(100 * accuracy, 1)
+    return pl.DataFrame(rows)
 
 
 def export_last(pool: Pool, result: RunResult, out: Path) -> Path:
@@ -100,11 +101,20 @@ def peak_rss_mib() -> float:
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
 
 
-def _arm(pool: Pool, result: RunResult) -> dict[str, Any]:
-    summary = result.stages[-1].summary or {}
+def _arm(pool: Pool, result: RunResult, *, head: frozenset[str]) -> dict[str, Any]:
+    """One arm of the report. Head and tail are those of the balanced arm, so that both arms are split alike."""
+    last = result.stages[-1]
+    assert last.checkpoint is not None
+    summary = summarise(pool.evaluations(checkpoint=digest(last.checkpoint)), head=head)
+    trained = dict(pool.snapshot(result.snapshot_id).rows.group_by("domain").len().iter_rows())
+    per_domain = {
+        domain: {**body, "train_rows": trained.get(domain, 0), "head": domain in head}
+        for domain, body in summary["per_domain"].items()
+    }
     return {
         **summary,
-        "train_rows": result.stages[-1].rows,
+        "per_domain": per_domain,
+        "train_rows": last.rows,
         "calls": result.spent.calls,
         "cost_usd": result.spent.cost_microusd / 1e6,
         "run_id": result.run_id,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from balkit import answers, frames, student, synthesize, texts
+from balkit import answers, student, synthesize, texts
 from balkit.planning import Basis
-from balkit.pool import Commit, Pool
+from balkit.pool import Commit, Pool, answered, training_rows
 from balkit.recipe import Recipe
 from balkit.teacher import Ledger, Progress, Teacher, make_teacher
 
@@ -122,21 +122,4 @@ def annotate(
 def validation_rows(pool: Pool, *, at: int) -> pl.DataFrame:
     """SNAPSHOT_ROWS of the dev split with an accepted rationale at a version, one an example: for validation files."""
     view = pool.at(at)
-    accepted = view.rationales().filter("accepted").sort("rationale_id").unique("example_id", keep="first")
-    rows = view.examples(split="dev").join(accepted, on="example_id").sort("example_id")
-    zero = pl.lit(0, dtype=pl.Int64)
-    return frames.check(
-        rows.select(
-            pl.int_range(pl.len(), dtype=pl.Int64).alias("position"),
-            pl.col("rationale_id").str.head(16).alias("row_id"),
-            zero.alias("stage"),
-            "example_id",
-            "rationale_id",
-            zero.alias("copy"),
-            *("domain", "split", "origin", "prompt", "reference"),
-            pl.col("text").alias("rationale"),
-            pl.col("answer").fill_null(""),
-            "author",
-        ),
-        frames.SNAPSHOT_ROWS,
-    )
+    return training_rows(answered(view.examples(split="dev"), view.rationales()), stage=0)

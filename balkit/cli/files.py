@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     pool: PoolPath,
-    snapshot: Annotated[str, typer.Argument(help="A snapshot's id.", metavar="SNAPSHOT")],
+    snapshot: Annotated[str, typer.Argument(help="A snapshot's id, or latest.", metavar="SNAPSHOT")],
     to: Annotated[str, typer.Option(help="Targets, with commas: trl, hf, jsonl.")],
     out: Annotated[Path, typer.Option(help="The folder to write; one folder a target inside.")],
     rationale: Annotated[

@@ -142,7 +142,7 @@ def annotate(
 
 def train(
     pool: PoolPath,
-    snapshot: Annotated[str, typer.Argument(help="A snapshot's id.", metavar="SNAPSHOT")],
+    snapshot: Annotated[str, typer.Argument(help="A snapshot's id, or latest.", metavar="SNAPSHOT")],
     recipe: Annotated[Path, typer.Option(help="The recipe that holds `student` and `train`.")],
     as_json: bool = Json,
 ) -> None:

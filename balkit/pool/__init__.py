@@ -8,5 +8,16 @@ from balkit.pool.ingest import AddReport
 from balkit.pool.reads import View
 from balkit.pool.snapshots import Snapshot, SnapshotDraft
 from balkit.pool.store import Pool
+from balkit.pool.training import ANSWERED, answered, training_rows
 
-__all__ = ["AddReport", "Commit", "Pool", "Snapshot", "SnapshotDraft", "View"]
+__all__ = [
+    "ANSWERED",
+    "AddReport",
+    "Commit",
+    "Pool",
+    "Snapshot",
+    "SnapshotDraft",
+    "View",
+    "answered",
+    "training_rows",
+]

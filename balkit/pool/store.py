@@ -237,10 +237,12 @@ class Pool:
         return self._now.coverage()
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
-        """A snapshot with the rows of all its stages in order, its digest verified.
+        """A snapshot with the rows of all its stages in order, its digest verified; `latest` is the newest one.
 
-        Raises `PoolError` for an unknown id.
+        Raises `PoolError` for an unknown id, and for `latest` where there is none yet.
         """
+        if snapshot_id == "latest":
+            snapshot_id = next(iter(self.snapshots()["snapshot_id"].reverse()), snapshot_id)
         with self._reading() as con:
             return snapshots.read(con, snapshot_id)
 

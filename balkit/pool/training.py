@@ -1,0 +1,46 @@
+"""From examples and their rationales to the rows of a snapshot."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from balkit import frames, texts
+
+#: What `training_rows` needs of every row; `text` is the rationale's.
+ANSWERED: dict[str, pl.DataType] = {
+    **{
+        name: frames.EXAMPLES.columns[name]
+        for name in ("example_id", "prompt", "reference", "domain", "split", "origin")
+    },
+    **{name: frames.RATIONALES.columns[name] for name in ("rationale_id", "text", "answer", "author")},
+    "copy": pl.Int64(),
+}
+
+
+def answered(examples: pl.DataFrame, rationales: pl.DataFrame) -> pl.DataFrame:
+    """EXAMPLES that have an accepted rationale, each with the first of them by id, in the order of the examples."""
+    accepted = rationales.filter("accepted").sort("rationale_id").unique("example_id", keep="first")
+    joined = examples.join(
+        accepted.select("example_id", "rationale_id", "text", "answer", "author"),
+        on="example_id",
+        maintain_order="left",
+    )
+    return joined.with_columns(copy=pl.lit(0, dtype=pl.Int64)).select(ANSWERED.keys())
+
+
+def training_rows(rows: pl.DataFrame, *, stage: int, seed: int = 0, start: int = 0) -> pl.DataFrame:
+    """SNAPSHOT_ROWS from rows with the columns of `ANSWERED`, in a seeded order that mixes the domains.
+
+    `position` counts from `start`. The order does not depend on that of the input.
+    """
+    names = ("example_id", "rationale_id", "copy")
+    shaped = rows.with_columns(
+        row_id=pl.Series([texts.digest(list(row))[:16] for row in rows.select(names).iter_rows()], dtype=pl.String),
+        order=pl.Series(
+            [texts.rank_key(seed, stage, row[0], row[2]) for row in rows.select(names).iter_rows()], dtype=pl.String
+        ),
+        stage=pl.lit(stage, dtype=pl.Int64),
+        answer=pl.col("answer").fill_null(""),
+    )
+    shaped = shaped.sort("order", "row_id").with_columns(position=start + pl.int_range(pl.len(), dtype=pl.Int64))
+    return frames.check(shaped.rename({"text": "rationale"}), frames.SNAPSHOT_ROWS)
