@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -238,3 +240,27 @@ def test_it_works_inside_a_running_event_loop() -> None:
             return reply
 
     assert asyncio.run(notebook()).outcome == "ok"
+
+
+_TEACHERS_IN_A_ROW = """
+import gc, itertools, sys
+from balkit.recipe import Teacher
+from balkit.teacher import Request
+from balkit.teacher.remote import Remote, _litellm
+
+def ask(name, count):
+    teacher = Remote(Teacher(model="openai/m", base_url=sys.argv[1]))
+    asked = [Request("rationale", "t", "m", (("user", f"{name} {i}"),), "t", 0, 50, 0.5) for i in range(20)]
+    return len(list(itertools.islice(teacher.ask(asked), count)))
+
+print(ask("first", 20), ask("second", 20), ask("half read", 3))
+_litellm().in_memory_llm_clients_cache.flush_cache()
+gc.collect()
+"""
+
+
+def test_a_process_ends_without_a_word_on_stderr() -> None:
+    with TeacherServer() as server:
+        command = [sys.executable, "-c", _TEACHERS_IN_A_ROW, server.url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "20 20 3\n", "")

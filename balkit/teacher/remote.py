@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import logging
 import os
 import queue
 import threading
 import urllib.parse
-import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from functools import cache
 from typing import Any
 
 from balkit import recipe
@@ -19,16 +20,19 @@ from balkit.errors import TeacherStopped, need
 from balkit.teacher.faults import outcome_of, retry_after_s
 from balkit.teacher.protocol import Outcome, Reply, Request
 
+log = logging.getLogger(__name__)
+
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 _ERROR_CHARACTERS = 600
+_LAST_WORDS_S = 5.0  # what the end of the process waits for the loop's tasks
 _NO_KEY = "unused"  # what a server of the user's own gets; the openai client insists on a key
 
 
 class Remote:
     """Sends each request once, at most `concurrency` at a time, and fewer after a 429.
 
-    Needs `balkit[teacher]`. `ask` is synchronous over an event loop in a thread of its own, so that it works where a
-    loop runs already. Every attempt ends by `timeout_s`. Raises `TeacherStopped` where the key's variable is not set.
+    Needs `balkit[teacher]`. `ask` is synchronous over an event loop in a thread, so that it works where a loop runs
+    already. Every attempt ends by `timeout_s`. Raises `TeacherStopped` where the key's variable is not set.
     """
 
     def __init__(self, section: recipe.Teacher) -> None:
@@ -70,9 +74,7 @@ class Remote:
             return
         self._litellm = _litellm()
         self._secrets = _secrets(self._key())
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="balkit-teacher", daemon=True).start()
-        weakref.finalize(self, _stop, self._loop)
+        self._loop = _loop(os.getpid())
 
     def _key(self) -> str | None:
         """The key to send; None leaves it to LiteLLM, which knows the variable of each provider.
@@ -216,6 +218,39 @@ def _is_secret(name: str, value: str) -> bool:
     return named_so and len(value) >= 8 and not value.startswith("/") and not any(c.isspace() for c in value)
 
 
-def _stop(loop: asyncio.AbstractEventLoop) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(loop.stop)
+@cache
+def _loop(pid: int) -> asyncio.AbstractEventLoop:
+    """The event loop of all teachers of this process, in a thread of its own; a fork gets another.
+
+    One for all, because LiteLLM keeps clients and a logging worker per loop and never gives up those of an old one.
+    """
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(_note)
+    thread = threading.Thread(target=_serve, args=[loop], name="balkit-teacher", daemon=True)
+    thread.start()
+    atexit.register(_stop, loop, thread)
+    return loop
+
+
+def _note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop complains of, clients that LiteLLM drops unclosed after an hour: nothing a user can mend."""
+    log.debug("the teacher's event loop: %s", context.get("message"))
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.run_until_complete(_end_tasks())
+    loop.close()
+
+
+async def _end_tasks() -> None:
+    """Cancel what is left on the loop: LiteLLM's logging worker, attempts that nobody waits for."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(_LAST_WORDS_S)
