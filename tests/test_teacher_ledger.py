@@ -341,6 +341,14 @@ def test_progress_adds_up(ledger: Ledger) -> None:
     assert last.cost_microusd > 0
 
 
+def test_progress_goes_on_over_the_asks_of_one_door(ledger: Ledger) -> None:
+    seen: list[Progress] = []
+    door = through(ledger, Scripted(echo), progress=seen.append)
+    list(door.ask(many(2)))
+    list(door.ask(many(5)))
+    assert (seen[-1].done, seen[-1].cached, seen[-1].sent) == (7, 2, 5)
+
+
 def test_a_text_with_a_lone_surrogate_is_stored(ledger: Ledger) -> None:
     list(through(ledger, Scripted(["a\ud800b"])).ask([ask_for("x\udc00", example_id=None)]))
     (again,) = through(ledger, Scripted([])).ask([ask_for("x\udc00", example_id=None)])

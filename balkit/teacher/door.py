@@ -27,7 +27,7 @@ _GOES_ON = "What was paid for is kept; the same command continues"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where one `Door.ask` stands. Tokens and cost are those charged for its replies; `failed` counts requests."""
+    """Where a door stands, over all its asks. Tokens and cost are those charged for replies; `failed` counts requests."""
 
     done: int = 0  # replies handed out, the cached and the failed among them
     cached: int = 0
@@ -57,6 +57,7 @@ class Door:
         self._ledger = ledger
         self._teacher = teacher
         self._terms = terms
+        self._so_far = Progress()
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """One reply (`ok` or `permanent`) for every request, in completion order; from the ledger where it can be.
@@ -66,13 +67,19 @@ class Door:
         Raises `CapReached`, `TeacherStopped`, `TeacherPaused`, `PriceUnknown`, `PoolLocked`.
         """
         with self._ledger.paying(money=not is_free(self._teacher)):
-            yield from _Asking(self._ledger, self._teacher, terms=self._terms, requests=requests).replies()
+            asking = _Asking(self._ledger, self._teacher, terms=self._terms, requests=requests, progress=self._so_far)
+            try:
+                yield from asking.replies()
+            finally:
+                self._so_far = asking.progress
 
 
 class _Asking:
     """One `ask`, in passes: a pass lets the teacher pull requests until there is a reason to pause, then drains it."""
 
-    def __init__(self, ledger: Ledger, teacher: Teacher, *, terms: Terms, requests: Iterable[Request]) -> None:
+    def __init__(
+        self, ledger: Ledger, teacher: Teacher, *, terms: Terms, requests: Iterable[Request], progress: Progress
+    ) -> None:
         self._ledger = ledger
         self._teacher = teacher
         self._terms = terms
@@ -92,7 +99,7 @@ class _Asking:
         self._over: TeacherError | None = None  # a cap that the next request would pass, with requests in flight
         self._end: TeacherError | None = None
         self._rate: Rate | None = None
-        self._progress = Progress()
+        self.progress = progress
 
     def replies(self) -> Iterator[Reply]:
         """Pass after pass, until everything is answered or nothing can go on."""
@@ -285,12 +292,12 @@ class _Asking:
         )
 
     def _count(self, **more: int) -> None:
-        changed = {name: getattr(self._progress, name) + n for name, n in more.items()}
-        self._progress = replace(self._progress, **changed)
+        changed = {name: getattr(self.progress, name) + n for name, n in more.items()}
+        self.progress = replace(self.progress, **changed)
 
     def _report(self) -> None:
         if self._terms.progress is not None:
-            self._terms.progress(self._progress)
+            self._terms.progress(self.progress)
 
     def _price(self) -> Rate:
         if self._terms.price is None and is_free(self._teacher):
