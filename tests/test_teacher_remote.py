@@ -190,6 +190,14 @@ def test_a_key_variable_that_is_not_set_is_named(ledger: Ledger, monkeypatch: py
     assert ledger.spent("r").calls == 0
 
 
+def test_no_key_at_all_stops_at_the_first_request(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TeacherStopped, match="OPENAI_API_KEY"):
+        bought(ledger, Remote(section(None)), [question(i) for i in range(30)])
+    assert ledger.spent("r").calls == 0
+
+
 def test_a_server_of_ones_own_gets_no_key_of_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     with TeacherServer() as server:

@@ -62,7 +62,15 @@ _NOT_SENT = {
     "PoolTimeout",
 }
 
-_NO_QUOTA = ("insufficient_quota", "exceeded your current quota", "credit balance is too low", "insufficient balance")
+#: What is said, with whatever class and status, where no request at all would work: no quota, no key.
+_HOPELESS = (
+    "insufficient_quota",
+    "exceeded your current quota",
+    "credit balance is too low",
+    "insufficient balance",
+    "missing credentials",
+    "api_key client option must be set",
+)
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -70,7 +78,7 @@ def outcome_of(error: BaseException) -> Outcome:
     chain = list(_chain(error))
     if _NOT_SENT & {name for link in chain for name in _names(link)}:
         return "transient"
-    if any(phrase in str(link).lower() for link in chain for phrase in _NO_QUOTA):
+    if any(phrase in str(link).lower() for link in chain for phrase in _HOPELESS):
         return "stop"
     by_name: Outcome = next((OUTCOMES[name] for name in _names(error) if name in OUTCOMES), "unknown")
     status = _status(chain)
