@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from student_toys import QUICK, TINY, gpt2_folder, pretrained_folder, small_base, toy_rows
 
 from balkit import recipe, student
-from balkit.errors import StudentError
+from balkit.errors import MissingExtra, StudentError
 from balkit.student import chat, model
 from balkit.student.generate import greedy
 from balkit.student.train import encode
@@ -38,6 +39,15 @@ def test_a_base_is_known_by_its_content_not_its_place(plain: Path, tmp_path: Pat
     shutil.copytree(tmp_path / "hub", tmp_path / "moved")
     section = TINY.model_copy(update={"base": str(tmp_path / "moved")})
     assert student.digest(student.base(section, corpus=[], seed=7, folder=tmp_path / "again")) == student.digest(plain)
+
+
+def test_a_missing_gguf_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    (tmp_path / "weights.gguf").touch()
+    section = TINY.model_copy(update={"base": str(tmp_path), "gguf_file": "weights.gguf"})
+    base = student.base(section, corpus=[], seed=0, folder=tmp_path / "base")
+    with pytest.raises(MissingExtra, match=r"balkit\[gguf\]"):
+        model.load(base)
 
 
 def test_adapters_change_the_logits_and_come_back_as_they_were(plain: Path, tmp_path: Path) -> None:

@@ -99,8 +99,7 @@ def load_tokenizer(folder: Path) -> Any:
     if (Path(folder) / "tokenizer.json").exists() or (Path(folder) / "tokenizer_config.json").exists():
         return transformers.AutoTokenizer.from_pretrained(str(folder))
     source = folders.read_manifest(folder)["base"]
-    extra = {"gguf_file": source["gguf_file"]} if source["gguf_file"] else {}
-    return transformers.AutoTokenizer.from_pretrained(source["name"], **extra)
+    return transformers.AutoTokenizer.from_pretrained(source["name"], **_gguf(source))
 
 
 def read_weights(source: dict[str, Any], *, device: str, whole: bool, quantize: str | None) -> Any:
@@ -108,11 +107,7 @@ def read_weights(source: dict[str, Any], *, device: str, whole: bool, quantize: 
     torch, transformers = need("torch", extra="train"), need("transformers", extra="train")
     dtype = torch.bfloat16 if device == "cuda" and not whole else torch.float32
     options: dict[str, Any] = {"dtype": dtype, "revision": source.get("revision") or "main"}
-    if source.get("gguf_file"):
-        need("gguf", extra="train")
-        options["gguf_file"] = source["gguf_file"]
-    else:
-        options["use_safetensors"] = True
+    options |= _gguf(source) or {"use_safetensors": True}
     if quantize == "4bit":
         _need_4bit(device)
         options["quantization_config"] = transformers.BitsAndBytesConfig(
@@ -125,6 +120,13 @@ def read_weights(source: dict[str, Any], *, device: str, whole: bool, quantize: 
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return model if quantize else model.to(device)
+
+
+def _gguf(source: dict[str, Any]) -> dict[str, str]:
+    if not source.get("gguf_file"):
+        return {}
+    need("gguf", extra="gguf")
+    return {"gguf_file": source["gguf_file"]}
 
 
 def context_of(config: Any) -> int:
@@ -263,7 +265,7 @@ def _greedy_config(model: Any) -> Any:
 def _need_4bit(device: str) -> None:
     if device != "cuda":
         raise StudentError("student.lora.quantize: 4bit needs a CUDA GPU, and none is here; remove `quantize`")
-    need("bitsandbytes", extra="train")
+    need("bitsandbytes", extra="qlora")
 
 
 @contextmanager
