@@ -7,11 +7,13 @@ whole recipe; only `plan` and `stages` see it all.
 from __future__ import annotations
 
 import difflib
+import reprlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from balkit import texts
 from balkit.errors import RecipeError
@@ -20,9 +22,20 @@ Kind = Literal["label", "choice", "number", "math", "text"]
 Method = Literal["random", "stratified", "ifd", "k_center", "facility_location"]
 Positive = Annotated[int, Field(ge=1)]
 
+#: How deep keys lie in each other at most; an alias of YAML can make a mapping that holds itself.
+DEEPEST = 4
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes, no, on and off as booleans, which pydantic would take for 1 and 0."""
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("yes and no say nothing here")
+        return value
 
 
 class Balance(_Section):
@@ -246,12 +259,15 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        problems = []
         if not self.fill or len(set(self.fill)) != len(self.fill):
-            raise ValueError("fill: name each of real, synthetic, repeat at most once, and at least one")
+            problems.append("fill: name each of real, synthetic, repeat at most once, and at least one")
         if "real" in self.fill and self.fill[0] != "real":
-            raise ValueError("fill: real comes first; what is there is used before anything is written or repeated")
+            problems.append("fill: real comes first; what is there is used before anything is written or repeated")
         if self.budget_rows < self.stages:
-            raise ValueError(f"budget_rows {self.budget_rows} is smaller than stages {self.stages}")
+            problems.append(f"budget_rows {self.budget_rows} is smaller than stages {self.stages}")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     def run_digest(self) -> str:
@@ -261,7 +277,7 @@ class Recipe(_Section):
             del body["teacher"][key]
         del body["vectors"]["exact_below"]
         for section, key in (("student", "base"), ("vectors", "model")):
-            if body[section][key] and Path(body[section][key]).is_dir():
+            if _is_folder(body[section][key]):
                 body[section][key] = Path(body[section][key]).name
         return texts.digest(body)
 
@@ -276,7 +292,8 @@ def load(source: str | Path | dict[str, Any]) -> Recipe:
         return _validate(source, "recipe", folder=None)
     path = Path(source)
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        body, twice = yaml.safe_load(text), list(_twice(yaml.compose(text, Loader=yaml.SafeLoader)))
     except FileNotFoundError:
         raise RecipeError(
             f"{path}: no such recipe", ["`balkit recipes list` shows those that ship with balkit"]
@@ -286,7 +303,10 @@ def load(source: str | Path | dict[str, Any]) -> Recipe:
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML", [" ".join(str(error).split())]) from error
     if not isinstance(body, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys", [f"this file holds {type(body).__name__}"])
+        held = "nothing" if body is None else f"a {type(body).__name__}"
+        raise RecipeError(f"{path}: a recipe is a mapping of keys", [f"this file holds {held}"])
+    if twice:
+        raise RecipeError(f"{path}: keys that stand twice", twice)
     return _validate(body, str(path), folder=path.parent)
 
 
@@ -304,14 +324,14 @@ def _validate(body: dict[str, Any], where: str, *, folder: Path | None) -> Recip
     try:
         recipe = Recipe.model_validate(body)
     except ValidationError as error:
-        problems = [_problem(item) for item in error.errors(include_url=False)]
+        problems = _problems(error.errors(include_url=False))
         raise RecipeError(f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}", problems) from None
-    return recipe if folder is None else _from_folder(recipe, folder)
+    return recipe if folder is None else _from_folder(recipe, folder.absolute())
 
 
 def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
     def beside(name: str | None) -> str | None:
-        return str(folder / name) if name and (folder / name).is_dir() else name
+        return str(folder / name) if name and name != "small" and (folder / name).is_dir() else name
 
     file = recipe.teacher.file
     return recipe.model_copy(
@@ -323,30 +343,67 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
     )
 
 
-def _problem(item: Any) -> str:
-    path = [str(part) for part in item["loc"]]
+def _is_folder(name: str | None) -> bool:
+    return bool(name) and name != "small" and (Path(name or "").is_absolute() or Path(name or "").is_dir())
+
+
+def _twice(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Keys that a mapping has twice, which YAML forbids and PyYAML lets pass: the last would win."""
+    if not isinstance(node, yaml.MappingNode) or len(path) > DEEPEST:
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        here = (*path, str(key.value))
+        if here[-1] in seen:
+            yield f"{'.'.join(here)}: a second time on line {key.start_mark.line + 1}; keep one"
+        seen.add(here[-1])
+        yield from _twice(value, here)
+
+
+def _problems(items: Sequence[Any]) -> list[str]:
+    """One line a place in the file; what the parts of a union say of one value becomes one line."""
+    found: dict[str, list[str]] = {}
+    of_unions: set[str] = set()
+    for item in items:
+        path, in_union = _place(item)
+        found.setdefault(".".join(path), []).append(_message(item, path))
+        of_unions |= {".".join(path)} if in_union else set()
+    deeper = {place for place in of_unions if any(other.startswith(f"{place}.") for other in found)}
+    return [f"{place or 'recipe'}: {' or '.join(messages)}" for place, messages in found.items() if place not in deeper]
+
+
+def _place(item: Any) -> tuple[list[str], bool]:
+    """The path of a problem in the file, and whether pydantic had put the part of a union into it."""
+    path, fields, unknown = list[str](), Recipe.model_fields, item["type"] == "extra_forbidden"
+    for left, part in zip(reversed(range(len(item["loc"]))), item["loc"], strict=True):
+        if isinstance(part, int) or part in fields or (unknown and not left):
+            path.append(str(part))
+        if part in fields:
+            models = _models_of(fields[part].annotation)
+            fields = models[0].model_fields if models else {}
+    return path, len(path) < len(item["loc"])
+
+
+def _message(item: Any, path: Sequence[str]) -> str:
     if item["type"] == "extra_forbidden":
         known = _keys_at(path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"{'.'.join(path)}: unknown key; {hint}"
+        return f"unknown key; {hint}"
     if item["type"] == "missing":
-        return f"{'.'.join(path)}: missing"
-    message = item["msg"].removeprefix("Value error, ")
+        return "missing"
+    if item["type"] == "model_type":
+        message = f"should be a mapping with keys out of {', '.join(_keys_at(path))}"
+    else:
+        message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
     given = item.get("input")
-    shown = "" if isinstance(given, dict | BaseModel) else f" (given: {given!r})"
-    return f"{'.'.join(path) or 'recipe'}: {message}{shown}"
+    return message if isinstance(given, dict | BaseModel) else f"{message} (given: {reprlib.repr(given)})"
 
 
-def _keys_at(path: list[str]) -> list[str]:
+def _keys_at(path: Sequence[str]) -> list[str]:
     fields = Recipe.model_fields
     for part in path:
-        if part not in fields:
-            return sorted(fields)
-        kinds = _models_of(fields[part].annotation)
-        if not kinds:
-            return sorted(fields)
-        fields = kinds[0].model_fields
+        fields = next((model.model_fields for model in _models_of(fields[part].annotation)), {})
     return sorted(fields)
 
 
