@@ -12,6 +12,7 @@ from balkit.errors import CapReached, PoolDamaged, PriceUnknown, TeacherPaused, 
 from balkit.recipe import Caps, Limits, Price
 from balkit.teacher import Ledger, Pace, Progress, Reply, Request, Scripted
 from balkit.teacher.door import Door
+from balkit.teacher.offline import Offline
 from balkit.teacher.protocol import Teacher
 
 PRICE = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
@@ -265,6 +266,17 @@ def test_an_unknown_price_stops_before_anything_is_sent_but_cached_replies_come(
 
 def test_a_scripted_teacher_is_free(ledger: Ledger) -> None:
     (reply,) = through(ledger, Scripted(["a"]), price=None, model="acme/unheard-of").ask(many(1))
+    assert reply.cost_microusd == 0
+
+
+def test_a_price_in_the_recipe_is_charged_even_by_a_free_teacher(ledger: Ledger) -> None:
+    (reply,) = through(ledger, Offline(), price=PRICE).ask(many(1))
+    assert reply.cost_microusd == reply.input_tokens + 2 * reply.output_tokens > 0
+    assert ledger.spent("r1").cost_microusd == reply.cost_microusd
+
+
+def test_the_offline_teacher_is_free_without_a_price(ledger: Ledger) -> None:
+    (reply,) = through(ledger, Offline(), price=None, model="acme/unheard-of").ask(many(1))
     assert reply.cost_microusd == 0
 
 

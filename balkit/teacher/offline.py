@@ -38,7 +38,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Offline:
-    """A `Teacher` of support tickets. Knows the twelve topics of the quickstart and no others."""
+    """A `Teacher` of support tickets. Knows the twelve topics of the quickstart and no others.
+
+    Free, unless the recipe names a price: then it is charged like any other, so that the money columns live.
+    """
+
+    is_free = True
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Answers one after another, each as soon as it is pulled."""
