@@ -78,6 +78,30 @@ def assemble(quotas: Mapping[str, int], material: Material, *, stage: int, tools
     return work.result(quotas)
 
 
+def candidates(
+    quotas: Mapping[str, int], unused: pl.DataFrame, *, rows: pl.DataFrame, select: Select, seed: int, encode: Encode
+) -> pl.DataFrame:
+    """Those of the unused EXAMPLES that are worth a score: in head domains, by coverage, a multiple of the quota.
+
+    A tail domain gives all it has, so none of its examples is scored. `rows` are the SNAPSHOT_ROWS so far.
+    """
+    parts = [unused.clear()]
+    for domain, quota in sorted(quotas.items()):
+        here = unused.filter(pl.col("domain") == domain).sort("example_id")
+        wanted = here.height if select.candidates == "all" else select.candidates * quota
+        if quota >= here.height:
+            continue
+        if wanted < here.height:
+            chosen = rows.filter(pl.col("domain") == domain)["prompt"].unique(maintain_order=True).to_list()
+            evidence = selection.Evidence(
+                vectors=encode(here["prompt"].to_list()), chosen=encode(chosen) if chosen else None
+            )
+            ranked = selection.select(here, quota=wanted, method=select.first, evidence=evidence, seed=seed)
+            here = here.join(ranked.filter("kept"), on="example_id", how="semi", maintain_order="left")
+        parts.append(here)
+    return pl.concat(parts)
+
+
 def _share_out(
     work: _Work, lacking: Mapping[str, int], exhausted: set[str], quotas: Mapping[str, int]
 ) -> dict[str, int]:

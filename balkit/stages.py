@@ -18,9 +18,9 @@ from typing import Any
 
 import polars as pl
 
-from balkit import frames, selection, steps, student, synthesize, texts
+from balkit import frames, steps, student, synthesize, texts
 from balkit import recipe as recipes
-from balkit.assemble import Material, StageRows, Tools, assemble
+from balkit.assemble import Material, StageRows, Tools, assemble, candidates
 from balkit.errors import RunError
 from balkit.planning import Basis
 from balkit.pool import Commit, Pool, SnapshotDraft
@@ -191,6 +191,7 @@ class _Run:
         if self.pool.committed(key) is not None:
             return snapshot_id
         self.say(stage, "data")
+        self.refuse_retired()
         previous = f"{self.run_id[:12]}-s{stage - 1}" if stage > 1 else None
         material = self.material(stage, previous=previous, scored_by=scored_by)
         done = assemble(self.basis.quotas(stage), material, stage=stage, tools=self.tools(stage, ledger, teacher))
@@ -206,6 +207,17 @@ class _Run:
             )
         )
         return snapshot_id
+
+    def refuse_retired(self) -> None:
+        """Stop before money is spent on a stage that may no longer use its rows."""
+        now = self.pool.examples(origin="source")
+        gone = self.basis.examples.join(now, on=["example_id", "domain", "split"], how="anti")
+        if gone.height:
+            raise RunError(
+                f"{gone.height} examples that run {self.run_id[:12]} may use were retired or re-labelled since it began "
+                f"at version {self.base_version}, {gone['example_id'][0][:12]} among them; `balkit run --new` starts "
+                "another run from the pool as it is now, and pays only for what was not asked before"
+            )
 
     def draft(self, stage: int, done: StageRows, *, parent: str | None) -> SnapshotDraft:
         return SnapshotDraft(
@@ -248,24 +260,20 @@ class _Run:
     # -- what the steps need ----------------------------------------------------------------------------------------
 
     def material(self, stage: int, *, previous: str | None, scored_by: str | None) -> Material:
-        rows = self.rows(previous)
-        own = self.own(stage)
-        refused = own.filter((pl.col("step") == "rationale") & ~pl.col("kept"))["example_id"]
-        gone = pl.concat([rows["example_id"], refused]).unique()
-        surplus = own.filter(pl.col("reason") == "surplus")["example_id"].unique()
+        rows, own = self.rows(previous), self.own(stage)
         written = self.pool.examples(origin="synthetic") if own.height else frames.EXAMPLES.empty()
-        ours = written.filter(pl.col("example_id").is_in(own["example_id"].unique().implode()))
-        not_eval = self.basis.examples.filter(pl.col("split") != "eval")
+        ours = written.join(own, on="example_id", how="semi")
+        tried = own.filter((pl.col("step") == "rationale") & ~pl.col("kept"))
+        left = ours.join(own.filter(pl.col("reason") == "surplus"), on="example_id", how="semi")
+        train_and_dev = self.basis.examples.filter(pl.col("split") != "eval")
         return Material(
-            real=self.basis.real.filter(~pl.col("example_id").is_in(gone.implode())),
+            real=self.unused(stage, rows),
             demonstrations=self.basis.real,
             evaluation=self.basis.evaluation["prompt"].to_list(),
-            known=sorted({*not_eval["prompt"], *ours["prompt"]}),
+            known=sorted({*train_and_dev["prompt"], *ours["prompt"]}),
             rows=rows,
-            surplus=ours.filter(
-                pl.col("example_id").is_in(surplus.implode()) & ~pl.col("example_id").is_in(gone.implode())
-            ),
-            scores=self.scores(scored_by),
+            surplus=left.join(tried, on="example_id", how="anti").join(rows, on="example_id", how="anti"),
+            scores=self.scores(stage, checkpoint=scored_by),
             calls_made=self.calls_made(stage),
         )
 
@@ -299,27 +307,22 @@ class _Run:
         )
 
     def candidates(self, stage: int) -> pl.DataFrame:
-        """Examples worth scoring for a stage: in every head domain, by coverage, a multiple of its quota."""
-        rows, recipe = self.rows(f"{self.run_id[:12]}-s{stage - 1}"), self.recipe
-        unused = self.material(stage, previous=f"{self.run_id[:12]}-s{stage - 1}", scored_by=None).real
-        parts = [unused.clear()]
-        for domain, quota in sorted(self.basis.quotas(stage).items()):
-            here = unused.filter(pl.col("domain") == domain)
-            if quota >= here.height:
-                continue  # a tail domain gives all it has
-            wanted = here.height if recipe.select.candidates == "all" else recipe.select.candidates * quota
-            if wanted < here.height:
-                here = here.join(self.by_coverage(here, rows, wanted), on="example_id", how="semi")
-            parts.append(here)
-        return pl.concat(parts)
-
-    def by_coverage(self, here: pl.DataFrame, rows: pl.DataFrame, wanted: int) -> pl.DataFrame:
-        chosen = rows.filter(pl.col("domain") == here["domain"][0])["prompt"].unique(maintain_order=True).to_list()
-        evidence = selection.Evidence(
-            vectors=self.vectors.of(here["prompt"].to_list()), chosen=self.vectors.of(chosen) if chosen else None
+        """Examples worth scoring for a stage, with the student of the one before."""
+        rows = self.rows(f"{self.run_id[:12]}-s{stage - 1}")
+        return candidates(
+            self.basis.quotas(stage),
+            self.unused(stage, rows),
+            rows=rows,
+            select=self.recipe.select,
+            seed=self.recipe.seed,
+            encode=self.vectors.of,
         )
-        method, seed = self.recipe.select.first, self.recipe.seed
-        return selection.select(here, quota=wanted, method=method, evidence=evidence, seed=seed).filter("kept")
+
+    def unused(self, stage: int, rows: pl.DataFrame) -> pl.DataFrame:
+        """Real examples that this run neither drew nor had refused before a stage."""
+        refused = self.own(stage).filter((pl.col("step") == "rationale") & ~pl.col("kept"))["example_id"]
+        gone = pl.concat([rows["example_id"], refused]).unique()
+        return self.basis.real.filter(~pl.col("example_id").is_in(gone.implode()))
 
     def rows(self, snapshot_id: str | None) -> pl.DataFrame:
         return frames.SNAPSHOT_ROWS.empty() if snapshot_id is None else self.pool.snapshot(snapshot_id).rows
@@ -328,9 +331,12 @@ class _Run:
         """This run's decisions before a stage."""
         return self.pool.decisions(run_id=self.run_id).filter(pl.col("stage") < stage)
 
-    def scores(self, checkpoint: str | None) -> pl.DataFrame:
-        found = self.pool.scores(checkpoint=checkpoint) if checkpoint else frames.SCORES.empty()
-        return found.filter(pl.col("name") == "ifd").select("example_id", "value", "reason")
+    def scores(self, stage: int, *, checkpoint: str | None) -> pl.DataFrame:
+        """The candidates' IFD; what else the same checkpoint scored, for other runs or by hand, does not count."""
+        if checkpoint is None or self.recipe.select.then != "ifd":
+            return frames.SCORES.empty()
+        found = self.pool.scores(checkpoint=checkpoint).filter(pl.col("name") == "ifd")
+        return found.join(self.candidates(stage), on="example_id", how="semi")
 
     def calls_made(self, stage: int) -> dict[str, int]:
         calls = self.pool.calls(run_id=self.run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ import polars as pl
 import pytest
 from small import SIZES, Rule, make_pool, make_recipe, rows
 
-from balkit import texts
+from balkit import frames, texts
 from balkit.errors import CapReached, PoolLocked, RunError, TeacherPaused
-from balkit.pool import Pool
+from balkit.pool import Commit, Pool
 from balkit.recipe import Recipe
 from balkit.stages import Event, RunResult, run
 from balkit.teacher import Ledger, Reply, Request, Scripted
@@ -94,7 +95,7 @@ def test_every_stage_adds_exactly_its_rows_and_keeps_the_earlier_ones(tmp_path: 
     result = run_data(pool, make_recipe(budget_rows=31, stages=3, **NO_STUDENT))
     assert [stage.rows for stage in result.stages] == [10, 20, 31]
     snapshots = [pool.snapshot(stage.snapshot_id).rows for stage in result.stages]
-    for earlier, later in zip(snapshots, snapshots[1:], strict=False):
+    for earlier, later in itertools.pairwise(snapshots):
         assert later.head(earlier.height).equals(earlier)
 
 
@@ -186,7 +187,7 @@ def test_a_cap_stops_the_run_cleanly_and_a_higher_one_goes_on(tmp_path: Path) ->
     recipe, whole, rule = make_recipe(**NO_STUDENT), Rule(), Rule()
     expected = run_data(make_pool(tmp_path / "whole"), recipe, whole)
     pool = make_pool(tmp_path / "capped")
-    with pytest.raises(CapReached, match="caps.calls") as caught:
+    with pytest.raises(CapReached, match=r"caps\.calls") as caught:
         run_data(pool, make_recipe(caps={"calls": 12}, **NO_STUDENT), rule)
     assert caught.value.limit == 12
     assert len(rule.keys) == 12
@@ -211,7 +212,10 @@ def test_a_teacher_that_is_down_pauses_the_run_and_rejects_no_row(tmp_path: Path
 
 def test_a_second_paying_process_is_told_who_holds_the_pool(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
-    code = f"import sys; from balkit import Pool; p = Pool.open({str(pool.path)!r})\nwith p.lock(): print('held', flush=True); sys.stdin.read()"
+    code = (
+        f"import sys; from balkit import Pool; pool = Pool.open({str(pool.path)!r})\n"
+        "with pool.lock(): print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -226,3 +230,30 @@ def test_a_second_paying_process_is_told_who_holds_the_pool(tmp_path: Path) -> N
 def test_choosing_by_ifd_without_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"select\.then: ifd"):
         run_data(make_pool(tmp_path / "pool"), make_recipe())
+
+
+def test_a_row_retired_in_the_middle_stops_the_run_before_it_pays(tmp_path: Path) -> None:
+    pool, recipe, rule = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT), Rule()
+    with pytest.raises(CapReached):
+        run_data(pool, make_recipe(caps={"calls": 3}, **NO_STUDENT), rule)
+    pool.retire([pool.examples(split="train")["example_id"][0]], reason="a typo in it")
+    with pytest.raises(RunError, match="--new"):
+        run_data(pool, recipe, rule)
+    assert len(rule.keys) == 3
+    assert run_data(pool, recipe, rule, new=True).stages[-1].rows == 30
+
+
+def test_scores_that_others_gave_change_nothing(tmp_path: Path) -> None:
+    recipe, alone, beside = make_recipe(), make_pool(tmp_path / "alone"), make_pool(tmp_path / "beside")
+    expected = run(alone, recipe, teacher=Scripted(Rule()))
+
+    def score_all(event: Event) -> None:
+        if event.step == "evaluate" and event.stage == 1 and beside.committed(("others", 1, "scores")) is None:
+            (checkpoint,) = beside.scores()["checkpoint"].unique()
+            ids = beside.examples(split="train")["example_id"]
+            made = [{"example_id": i, "checkpoint": checkpoint, "name": "ifd", "value": 0.99} for i in ids]
+            beside.commit(Commit("scored by hand", key=("others", 1, "scores"), scores=frames.SCORES.of(made)))
+
+    assert (
+        run(beside, recipe, teacher=Scripted(Rule()), notify=score_all).stages[-1].digest == expected.stages[-1].digest
+    )
