@@ -1,12 +1,13 @@
 """What a recipe would do on a pool: quotas, deficits, calls, tokens and money, before anything is spent.
 
-The expected figures assume that nothing is rejected; the highest ones that every try and every vote that the
-recipe allows is used and every reply is as long as allowed. What a run reserves is never above the highest.
+The expected figures assume that no worked answer is rejected, and of the written examples as many as is usual
+(`synthesize.expected_calls`). The highest ones assume every try and every vote that the recipe allows, and every reply
+as long as allowed. A row that is rejected for good is replaced by another on top of that: only caps bound a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,19 +18,23 @@ from balkit import balance, synthesize, tokens, verify
 from balkit.errors import PriceUnknown
 from balkit.pool import Pool
 from balkit.recipe import Recipe
-from balkit.teacher.prices import Rate, price_of
+from balkit.teacher.prices import FREE, Rate, price_of
 
-#: Tokens of a request beyond the example itself: the template, the label set, the role markers.
+#: Tokens of a request beyond the example, the label set and the recipe's instructions: template, role markers.
 REQUEST_TOKENS = 150
+
+_ROWS = ("take", "make", "repeat", "short")
+_COSTS = ("calls", "tokens", "usd", "max_calls", "max_tokens", "max_usd")
 
 
 @dataclass(frozen=True)
 class Plan:
     """A plan. `rows` has one row a stage and domain:
 
-    stage, domain, quota, available (real examples not yet drawn), take, make, repeat, short, tail,
-    calls, tokens, usd (expected) and max_calls, max_tokens, max_usd. Stage 0 is the dev split's rationales.
-    `usd` is null where no price is known; `notes` are sentences for a person.
+    stage, domain, quota (with what it takes over from others, less what it leaves to them), available (real examples
+    not yet drawn), take, make, repeat, short (these four add up to the quota), tail,
+    calls, tokens, usd (expected) and max_calls, max_tokens, max_usd. Stage 0 is the dev split's rationales: its `take`
+    are dev rows. `usd` is null where no price is known; `notes` are sentences for a person.
     """
 
     rows: pl.DataFrame
@@ -37,20 +42,40 @@ class Plan:
     stages: int
     notes: tuple[str, ...]
 
+    def by_domain(self) -> pl.DataFrame:
+        """One row a domain, that with the most real examples first, and a last row `total`.
+
+        Columns: domain; stage 1 .. stage K (quotas); real, written, repeats, short (they add up to the quotas); calls,
+        usd (expected) and max_usd, the dev split's included.
+        """
+        stage = pl.col("stage")
+        order = self.rows.filter(stage == 1).sort("available", "domain", descending=[True, False]).select("domain")
+        names = {"real": "take", "written": "make", "repeats": "repeat", "short": "short"}
+        sums = self.rows.group_by("domain").agg(
+            *(pl.col("quota").filter(stage == k).sum().alias(f"stage {k}") for k in range(1, self.stages + 1)),
+            *(pl.col(name).filter(stage > 0).sum().alias(shown) for shown, name in names.items()),
+            *(_sum(name) for name in ("calls", "usd", "max_usd")),
+        )
+        domains = order.join(sums, on="domain", maintain_order="left")
+        last = domains.select(pl.lit("total").alias("domain"), *(_sum(name) for name in domains.columns[1:]))
+        return pl.concat([domains, last])
+
     def as_dict(self) -> dict[str, Any]:
         """The plan for machines, with totals."""
-        totals = self.rows.select(
-            pl.col(
-                "take", "make", "repeat", "short", "calls", "tokens", "usd", "max_calls", "max_tokens", "max_usd"
-            ).sum()
-        )
+        rows = pl.col(*_ROWS).filter(pl.col("stage") > 0).sum()
         return {
             "budget_rows": self.budget_rows,
             "stages": self.stages,
-            "total": totals.to_dicts()[0],
+            "total": self.rows.select(rows, *(_sum(name) for name in _COSTS)).to_dicts()[0],
             "rows": self.rows.to_dicts(),
             "notes": list(self.notes),
         }
+
+
+def _sum(name: str) -> pl.Expr:
+    """The sum of a column, null where a part of it is unknown."""
+    column = pl.col(name)
+    return pl.when(column.null_count() == 0).then(column.sum()).alias(name)
 
 
 def plan(pool: Pool, recipe: Recipe) -> Plan:
@@ -137,26 +162,30 @@ class _Planner:
             for domain, take, make in rows.select("domain", "take", "make").iter_rows():
                 unused[domain] -= take
                 seen |= {domain} if take or make else set()
-        filled = pl.concat(parts, how="diagonal_relaxed")
-        return Plan(self.priced(filled), self.recipe.budget_rows, self.recipe.stages, self.notes(filled))
+        rows = self.priced(pl.concat(parts, how="diagonal_relaxed"))
+        return Plan(rows, self.recipe.budget_rows, self.recipe.stages, self.notes(rows))
 
     def stage(self, stage: int, unused: Mapping[str, int], seen: set[str]) -> pl.DataFrame:
-        """QUOTAS of a stage; what a domain lacks is given to others that have real rows left."""
-        recipe, quotas = self.recipe, self.basis.quotas(stage)
-        filled = balance.fill_quotas(quotas, stage=stage, unused=unused, repeatable=seen, fill=recipe.fill)
-        lacking = int(filled["short"].sum())
-        if not lacking:
+        """QUOTAS of a stage after what a domain lacks was given to others, as `assemble` does it."""
+        fill, quotas = self.recipe.fill, self.basis.quotas(stage)
+        filled = balance.fill_quotas(quotas, stage=stage, unused=unused, repeatable=seen, fill=fill)
+        lacking, total = dict(filled.select("domain", "short").iter_rows()), int(filled["short"].sum())
+        if not total:
             return filled
         room = {
-            row["domain"]: lacking if "repeat" in recipe.fill and row["take"] else unused[row["domain"]] - row["take"]
+            row["domain"]: total
+            if "repeat" in fill and (row["take"] or row["domain"] in seen)
+            else (unused[row["domain"]] - row["take"]) * ("real" in fill)
             for row in filled.iter_rows(named=True)
             if not row["short"]
         }
-        given = balance.redistribute(lacking, share=self.basis.share(stage), room=room)
-        more = {domain: rows + given.get(domain, 0) for domain, rows in quotas.items()}
-        filled = balance.fill_quotas(more, stage=stage, unused=unused, repeatable=seen, fill=recipe.fill)
-        left = lacking - sum(given.values())
-        return filled if left else filled.with_columns(short=pl.lit(0, dtype=pl.Int64))
+        given = balance.redistribute(total, share=self.basis.share(stage), room=room)
+        left = sum(given.values())
+        for domain, rows in sorted(lacking.items()):
+            quotas[domain] += given.get(domain, 0) - min(rows, left)
+            left -= min(rows, left)
+        settled = balance.fill_quotas(quotas, stage=stage, unused=unused, repeatable=seen, fill=fill)
+        return settled.with_columns(filled["tail"])
 
     def dev(self) -> pl.DataFrame:
         rows = self.basis.dev.group_by("domain").len().sort("domain")
@@ -178,17 +207,18 @@ class _Planner:
 
     def cost(self, row: Mapping[str, Any]) -> dict[str, Any]:
         section, rationale = self.recipe.synthesis, self.recipe.rationale
+        asked, told = self.request_tokens(rationale.instructions), self.request_tokens(section.instructions)
         prompt = self.prompt_tokens.get(row["domain"], self.mean_prompt_tokens)
         writing = synthesize.expected_calls(row["make"], section=section)
-        shown = section.demonstrations * prompt + REQUEST_TOKENS
+        shown = section.demonstrations * prompt + told
         answers = row["take"] + row["make"] * (section.votes or 1)
         most_answers = row["take"] * rationale.tries + writing.high * section.per_call * (
             section.votes or rationale.tries
         )
-        read = writing.expected * shown + answers * (prompt + REQUEST_TOKENS)
+        read = writing.expected * shown + answers * (prompt + asked)
         written = row["make"] * 2 * prompt + answers * self.reply_tokens
         # At most: every byte of a request a token, every reply as long as max_tokens allows.
-        most_read = tokens.BYTES_PER_TOKEN * (writing.high * 3 * shown + most_answers * 2 * (prompt + REQUEST_TOKENS))
+        most_read = tokens.BYTES_PER_TOKEN * (writing.high * 3 * shown + most_answers * 2 * (prompt + asked))
         most_written = writing.high * section.max_tokens + most_answers * rationale.max_tokens
         return {
             "calls": writing.expected + answers,
@@ -204,22 +234,28 @@ class _Planner:
 
     @cached_property
     def rate(self) -> Rate | None:
+        teacher = self.recipe.teacher
+        if teacher.transport == "recorded" and teacher.price is None:
+            return FREE
         try:
-            return price_of(self.recipe.teacher.model, self.recipe.teacher.price)
+            return price_of(teacher.model, teacher.price)
         except PriceUnknown:
             return None
 
     @cached_property
     def prompt_tokens(self) -> dict[str, int]:
-        """Mean tokens of a domain's prompts, by the estimate of `tokens`."""
-        count = tokens.estimate().count
-        sized = self.basis.real.select("domain", size=pl.col("prompt").map_elements(count, pl.Int64))
+        """Mean tokens of a domain's prompts with their references, by the estimate of `tokens`."""
+        both = pl.col("prompt") + pl.col("reference").fill_null("")
+        sized = self.basis.real.select("domain", size=both.map_elements(tokens.estimate().count, pl.Int64))
         return dict(sized.group_by("domain").agg(pl.col("size").mean().ceil().cast(pl.Int64)).iter_rows())
 
     @cached_property
     def mean_prompt_tokens(self) -> int:
         sizes = self.prompt_tokens.values()
         return sum(sizes) // len(sizes) if sizes else REQUEST_TOKENS
+
+    def request_tokens(self, instructions: str) -> int:
+        return REQUEST_TOKENS + tokens.estimate().count(", ".join(self.basis.labels) + instructions)
 
     @cached_property
     def reply_tokens(self) -> int:
@@ -243,4 +279,14 @@ class _Planner:
         notes.append(f"{taken:,} of {self.basis.real.height:,} real examples are taken ({share:.0f} %)")
         if share > 30 and self.recipe.select.then != "random":
             notes.append("above about 30 % selection has little left to choose: random is hard to beat there")
-        return tuple(notes)
+        dev = rows.filter(pl.col("stage") == 0)
+        if dev.height:
+            notes.append(f"{int(dev['take'].sum()):,} rows of the dev split are answered first")
+        return (*notes, *self.capped(rows))
+
+    def capped(self, rows: pl.DataFrame) -> Iterator[str]:
+        """What the run's caps will not let through."""
+        for unit in ("calls", "tokens", "usd"):
+            cap, expected = getattr(self.recipe.caps, unit), rows.select(_sum(unit)).item()
+            if cap is not None and expected is not None and expected > cap:
+                yield f"caps.{unit} is {cap:,} and {expected:,.10g} are expected: the run will stop before its end"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import random
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,8 @@ SIZES = {"fruit": 40, "tool": 12, "bird": 3}
 def prompt(domain: str, rng: random.Random) -> str:
     """A question that names three things of a domain."""
     first, second, third = rng.sample(WORDS[domain], 3)
-    return f"Box {rng.randrange(10_000)} holds one {first}, a {second} and {rng.randrange(2, 99)} of {third}. What are they?"
+    box, some = rng.randrange(10_000), rng.randrange(2, 99)
+    return f"Box {box} holds one {first}, a {second} and {some} of {third}. What are they?"
 
 
 def rows(domain: str, count: int, *, seed: int) -> list[dict[str, str]]:
@@ -34,15 +39,23 @@ def rows(domain: str, count: int, *, seed: int) -> list[dict[str, str]]:
 
 
 def make_pool(folder: Path, *, sizes: dict[str, int] | None = None, eval_rows: int = 4) -> Pool:
-    """A pool with train and eval rows."""
-    pool = Pool.create(folder)
+    """A pool with train and eval rows; made once for the same sizes, then copied."""
+    shutil.copytree(_made(tuple((sizes or SIZES).items()), eval_rows), folder)
+    return Pool.open(folder)
+
+
+@cache
+def _made(sizes: tuple[tuple[str, int], ...], eval_rows: int) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="balkit-small-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    pool = Pool.create(folder / "pool")
     columns = {"prompt": "question", "answer": "answer", "domain": "topic"}
-    train = [row for domain, n in (sizes or SIZES).items() for row in rows(domain, n, seed=1)]
+    train = [row for domain, n in sizes for row in rows(domain, n, seed=1)]
     pool.add(pl.DataFrame(train), **columns)
     if eval_rows:
         held_out = [row for domain in WORDS for row in rows(domain, eval_rows, seed=2)]
         pool.add(pl.DataFrame(held_out), split="eval", **columns)
-    return pool
+    return pool.path
 
 
 def make_recipe(**changes: Any) -> Recipe:

@@ -104,6 +104,14 @@ def test_from_add_to_export_each_step_says_what_comes_next(balkit: Balkit, pool:
     assert [row["version"] for row in json.loads(out)] == [4, 3, 2, 1]
 
 
+def test_a_plan_is_shown_by_domain_and_where_asked_by_stage(balkit: Balkit, pool: str) -> None:
+    code, out, _ = balkit("plan", pool, "recipe.yaml")
+    assert code == 0
+    assert "stage 2" in out
+    assert [line.split()[0] for line in out.splitlines()[2:6]] == ["fruit", "tool", "bird", "total"]
+    assert "max_tokens" in balkit("plan", pool, "recipe.yaml", "--by-stage")[1]
+
+
 def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None:
     snapshot = json.loads(balkit("run", pool, "recipe.yaml", "--no-train", "--json")[1])["stages"][-1]["snapshot_id"]
     code, out, _ = balkit("train", pool, snapshot, "--recipe", "recipe.yaml", "--json")

@@ -27,8 +27,13 @@ def register(app: typer.Typer) -> None:
     app.command(name="eval")(evaluate)
 
 
-def plan(pool: PoolPath, recipe: RecipePath, as_json: bool = Json) -> None:
-    """Show quotas, deficits, calls, tokens and money per stage and domain, before anything is spent.
+def plan(
+    pool: PoolPath,
+    recipe: RecipePath,
+    by_stage: Annotated[bool, typer.Option("--by-stage", help="One row a stage and domain, with tokens.")] = False,
+    as_json: bool = Json,
+) -> None:
+    """Show quotas, deficits, calls and money per domain, before anything is spent.
 
     Example: balkit plan pools/math recipe.yaml
     """
@@ -40,7 +45,8 @@ def plan(pool: PoolPath, recipe: RecipePath, as_json: bool = Json) -> None:
     if as_json:
         json_out(made.as_dict())
         return
-    frame_out(made.rows, as_json=False, title=f"{recipe}: {made.budget_rows} rows in {made.stages} stages")
+    shown = made.rows if by_stage else made.by_domain()
+    frame_out(shown, as_json=False, title=f"{recipe}: {made.budget_rows} rows in {made.stages} stages")
     for note in made.notes:
         typer.echo(note)
 
