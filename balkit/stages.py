@@ -214,8 +214,8 @@ class _Run:
         gone = self.basis.examples.join(now, on=["example_id", "domain", "split"], how="anti")
         if gone.height:
             raise RunError(
-                f"{gone.height} examples that run {self.run_id[:12]} may use were retired or re-labelled since it began "
-                f"at version {self.base_version}, {gone['example_id'][0][:12]} among them; `balkit run --new` starts "
+                f"{gone.height} examples that run {self.run_id[:12]} may use were retired or re-labelled since it "
+                f"began at version {self.base_version}, {gone['example_id'][0][:12]} among them; `balkit run --new` starts "
                 "another run from the pool as it is now, and pays only for what was not asked before"
             )
 
