@@ -116,6 +116,10 @@ def test_a_number_is_read_from_its_declaration(text: str, expected: str | None) 
         ("The answer is: $a = 2$, $d = 5$", "$a = 2$, $d = 5$"),
         ("Answer: 5!", "5!"),
         ("Answer: 3.5", "3.5"),
+        ("so $x=\\boxed 9$.", "9"),
+        ("It is \\boxed{5}. It divides $-1116$, so our answer is correct.", "5"),
+        ("Two cases give \\boxed{5} each. So the answer is 10.", "10"),
+        ("The day is a Friday, so the answer is Friday.", "Friday"),
     ],
 )
 def test_an_expression_is_read_with_its_braces(text: str, expected: str) -> None:

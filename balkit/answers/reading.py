@@ -17,7 +17,10 @@ _INLINE = re.compile(
     r"(?:(?:therefore|thus|then|simply|indeed|clearly)\b[ \t,]*)?",
     re.IGNORECASE,
 )
-_BOXED = re.compile(r"\\f?box(?:ed)?\s*\{")
+#: With braces, or around the one character that TeX takes without them.
+_BOXED = re.compile(r"\\f?box(?:ed)?(?:\s*\{|\s+(-?\w))")
+#: What prose about an answer ("so our answer is correct") lacks.
+_MATHEMATICAL = re.compile(r"[\d$\\]")
 #: No "!" or "?": "5!" is a number.
 _SENTENCE_END = re.compile(r"(?<!\b[A-Z])\.(?=[\"”’)*]*(?:\s|$))|\.(?=[A-Z][a-z])")
 _LETTER = re.compile(
@@ -45,7 +48,10 @@ def parse(text: str, *, kind: Kind, labels: Sequence[str] = (), choices: Sequenc
         return named(text, labels)
     if kind == "choice" and any(len(choice) > 1 for choice in choices):
         return named(text, choices)
-    for declared in reversed(_declarations(text, whole=kind == "text")):
+    found = _declarations(text, whole=kind == "text")
+    if kind == "math":
+        found = _without_asides(found)
+    for _, declared in reversed(found):
         value = _value(declared, kind=kind, choices=choices)
         if value:
             return value
@@ -78,32 +84,51 @@ def completion(rationale: str, answer: str) -> str:
     return f"{body}\n{closing}" if body else closing
 
 
-def _declarations(text: str, *, whole: bool) -> list[str]:
-    """What follows each of the last declarations, in the order of the text; `whole`: a formal line runs to the end."""
+def _declarations(text: str, *, whole: bool) -> list[tuple[str, str]]:
+    """How each of the last declarations is made (formal, inline, boxed), and what follows it, in the text's order.
+
+    `whole`: a formal line runs to the end.
+    """
     formal = {match.end() for match in _FORMAL.finditer(text)}
     starts = [(end, "formal") for end in formal]
     starts += [(match.end(), "inline") for match in _INLINE.finditer(text) if match.end() not in formal]
-    starts += [(match.end(), "boxed") for match in _BOXED.finditer(text)]
+    boxed = {match.end(): match for match in _BOXED.finditer(text)}
+    starts += [(end, "boxed") for end in boxed]
     found = []
     for start, how in sorted(starts)[-_LAST:]:
         if how == "boxed":
-            found.append(_braced(text, start) or "")
+            found.append((how, _inside(text, boxed[start]) or ""))
         elif how == "formal" and whole:
-            found.append(text[start:])
+            found.append((how, text[start:]))
         else:
-            found.append(text[start : start + _LONGEST].lstrip().partition("\n")[0])
+            found.append((how, text[start : start + _LONGEST].lstrip().partition("\n")[0]))
     return found
+
+
+def _without_asides(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without what prose says of an answer, and not as one, after a box or a formal line has given it."""
+    given = next((place for place, (how, _) in enumerate(found) if how != "inline"), len(found))
+    return [
+        (how, declared)
+        for place, (how, declared) in enumerate(found)
+        if how != "inline" or place < given or _MATHEMATICAL.search(_first_sentence(declared))
+    ]
 
 
 def _value(declared: str, *, kind: Kind, choices: Sequence[str]) -> str | None:
     boxed = _BOXED.search(declared)
     if boxed and kind != "text":
-        declared = _braced(declared, boxed.end()) or declared
+        declared = _inside(declared, boxed) or declared
     if kind == "choice":
         return _letter(declared, choices)
     if kind == "number":
         return _number(declared)
     return _math(declared) if kind == "math" else declared.strip().strip("*_").strip() or None
+
+
+def _inside(text: str, boxed: re.Match[str]) -> str | None:
+    """What a box holds."""
+    return boxed[1] or _braced(text, boxed.end())
 
 
 def _braced(text: str, start: int) -> str | None:
