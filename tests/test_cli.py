@@ -132,6 +132,15 @@ def test_coverage_names_the_domains_in_order_of_size(balkit: Balkit, pool: str) 
     assert "fruit" in balkit("coverage", pool)[1]
 
 
+def test_a_diff_counts_what_came_between_two_versions(balkit: Balkit, pool: str) -> None:
+    code, out, _ = balkit("diff", pool, "0", "1", "--json")
+    assert (code, {row["domain"]: row["added"] for row in json.loads(out)}) == (0, {"fruit": 12, "tool": 8, "bird": 6})
+    assert "moved_in" in balkit("diff", pool, "0", "2")[1]
+    assert "no example, label or rationale differs" in balkit("diff", pool, "2", "2")[1]
+    code, _, err = balkit("diff", pool, "2", "1")
+    assert (code, "name the older one first" in err) == (1, True)
+
+
 def test_a_misspelt_column_is_named_with_the_columns_that_are_there(balkit: Balkit, pool: str) -> None:
     code, _, err = balkit("add", pool, "train.jsonl", "--prompt", "qestion", "--answer", "answer", "--domain", "topic")
     assert code == 1

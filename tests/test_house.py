@@ -23,7 +23,7 @@ FLOORS = [
     {"recipe"},
     {"answers", "effort"},
     {"balance", "selection", "verify", "pool", "vectors", "teacher", "student"},
-    {"synthesize"},
+    {"synthesize", "changes", "reconcile"},
     {"assemble", "planning"},
     {"steps"},
     {"stages", "exports", "report"},

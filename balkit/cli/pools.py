@@ -1,4 +1,4 @@
-"""Commands on a pool's contents: add, coverage, sql, log, check, retire."""
+"""Commands on a pool's contents: add, coverage, sql, log, diff, check, retire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="PO
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands to the app."""
-    for command in (add, coverage, sql, log, check, retire):
+    for command in (add, coverage, sql, log, diff, check, retire):
         app.command()(command)
 
 
@@ -86,17 +86,35 @@ def log(pool: PoolPath, as_json: bool = Json) -> None:
     frame_out(Pool.open(pool).log(), as_json=as_json)
 
 
+def diff(
+    pool: PoolPath,
+    since: Annotated[int, typer.Argument(help="The older version (`balkit log`).", metavar="V1")],
+    until: Annotated[int, typer.Argument(help="The newer version.", metavar="V2")],
+    as_json: bool = Json,
+) -> None:
+    """Show what changed between two versions, by domain: examples, labels, rationales.
+
+    Example: balkit diff pools/math 3 7
+    """
+    from balkit.changes import changes
+    from balkit.pool import Pool
+
+    found = changes(Pool.open(pool), since=since, until=until)
+    if found.is_empty() and not as_json:
+        typer.echo(f"{pool}: no example, label or rationale differs between versions {since} and {until}")
+        return
+    frame_out(found, as_json=as_json, title=f"{pool} from version {since} to {until}")
+
+
 def check(pool: PoolPath, as_json: bool = Json) -> None:
-    """Prove that what is stored is what was committed: versions, snapshots, teacher calls.
+    """Prove that what is stored is what was committed: versions, snapshots, teacher calls, and that these agree.
 
     Example: balkit check pools/math
     """
     from balkit.pool import Pool
-    from balkit.teacher import Ledger
+    from balkit.reconcile import problems_of
 
-    problems = Pool.open(pool).check()
-    if (pool / "calls.sqlite").exists():
-        problems += Ledger(pool / "calls.sqlite").check()
+    problems = problems_of(Pool.open(pool))
     if as_json:
         json_out({"problems": problems})
     else:

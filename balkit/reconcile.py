@@ -1,0 +1,52 @@
+"""Whether a pool and its ledger tell the same story: what was paid for, and what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import polars as pl
+
+from balkit.pool import Pool
+from balkit.teacher import Ledger
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+_PAID = ("input_tokens", "output_tokens", "cost_microusd")
+
+
+def problems_of(pool: Pool) -> list[str]:
+    """What is wrong with a pool, with its ledger and between them, one line each; empty when all is well.
+
+    Reads every row of both. The ledger may be ahead of the pool, since calls are kept before the step that asked for
+    them is committed, but never behind it.
+    """
+    problems, path = pool.check(), pool.path / "calls.sqlite"
+    if not path.exists():
+        lost = pool.calls().filter(pl.col("status") != "cached").height
+        return problems + ([f"{path}: is missing, and {lost} calls of the pool were paid through it"] if lost else [])
+    with Ledger(path) as ledger:
+        damaged = ledger.check()
+        return [*problems, *(damaged or between(pool, ledger))]
+
+
+def between(pool: Pool, ledger: Ledger) -> Iterator[str]:
+    """Where the pool says of a call what the ledger does not.
+
+    Every succeeded call that the pool mirrors has a reply in the ledger and cost the same there. The source of every
+    rationale, where it is the key of a call and not a word such as `given`, is a call of the ledger.
+    """
+    mirrored = pool.calls().filter(pl.col("status") == "succeeded")
+    kept = ledger.calls()
+    answered = ledger.cached(mirrored["key"])
+    for key, run_id in mirrored.select("key", "run_id").iter_rows():
+        if key not in answered:
+            yield f"{ledger.path}: no reply to call {key}, which run {run_id[:12]} paid for"
+    both = mirrored.join(kept, on=["key", "run_id"], suffix="_kept")
+    differs = both.filter(pl.any_horizontal(pl.col(name) != pl.col(f"{name}_kept") for name in _PAID))
+    for row in differs.iter_rows(named=True):
+        said, cost = (", ".join(f"{name} {row[name + end]}" for name in _PAID) for end in ("", "_kept"))
+        yield f"{ledger.path}: call {row['key']} has {cost}; the pool says {said}"
+    known = set(kept["key"])
+    for name, source in pool.rationales().select("rationale_id", "source").iter_rows():
+        if _KEY.fullmatch(source) and source not in known:
+            yield f"{ledger.path}: no call {source}, of which rationale {name} is the reply"
