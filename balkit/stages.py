@@ -215,8 +215,8 @@ class _Run:
         if gone.height:
             raise RunError(
                 f"{gone.height} examples that run {self.run_id[:12]} may use were retired or re-labelled since it "
-                f"began at version {self.base_version}, {gone['example_id'][0][:12]} among them; `balkit run --new` starts "
-                "another run from the pool as it is now, and pays only for what was not asked before"
+                f"began at version {self.base_version}, {gone['example_id'][0][:12]} among them; `balkit run --new` "
+                "starts another run from the pool as it is now, and pays only for what was not asked before"
             )
 
     def draft(self, stage: int, done: StageRows, *, parent: str | None) -> SnapshotDraft:

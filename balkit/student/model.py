@@ -229,7 +229,9 @@ def _small_model(section: recipe.Student, *, size: int, seed: int) -> Any:
         num_hidden_layers=section.layers,
         num_attention_heads=section.heads,
         max_position_embeddings=section.context,
-        initializer_range=section.width**-0.5,  # learns twice as fast as 0.02, which is meant for widths near 2,500
+        # 0.02 is meant for widths near 2,500 and learns slowly here; width**-0.5 learns fastest but generalises worse
+        # (quickstart: 14 to 19 macro points below this).
+        initializer_range=0.5 * section.width**-0.5,
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=1,
