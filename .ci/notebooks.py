@@ -16,6 +16,9 @@ def main() -> int:
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         started = time.monotonic()
         notebook = nbformat.read(path, as_version=4)
+        if any(cell.get("outputs") for cell in notebook.cells):
+            print(f"{path.relative_to(root)}: holds outputs; clear them before it is committed")
+            return 1
         with tempfile.TemporaryDirectory() as folder:
             NotebookClient(notebook, timeout=900, resources={"metadata": {"path": folder}}).execute()
         print(f"{path.relative_to(root)}: {time.monotonic() - started:.0f} s")

@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from balkit.assets import quickstart_folder as quickstart_folder
     from balkit.errors import BalkitError as BalkitError
     from balkit.exports import export as export
     from balkit.planning import Basis as Basis
@@ -62,6 +63,7 @@ _HOME = {
     "Plan": ("balkit.planning", "Plan"),
     "plan": ("balkit.planning", "plan"),
     "Pool": ("balkit.pool", "Pool"),
+    "quickstart_folder": ("balkit.assets", "quickstart_folder"),
     "rationales": ("balkit.synthesize", "rationales"),
     "Recipe": ("balkit.recipe", "Recipe"),
     "Recorded": ("balkit.teacher", "Recorded"),
