@@ -21,7 +21,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half trained: it answers, and is sure of nothing."""
     folder = tmp_path_factory.mktemp("students")
     base = small_base(folder / "base")
-    options = QUICK.model_copy(update={"epochs": 12})
+    options = QUICK.model_copy(update={"epochs": 20})
     return student.train(base, toy_rows(), student=TINY, options=options, out=folder / "s1", seed=0).path
 
 

@@ -107,7 +107,7 @@ def read_weights(source: dict[str, Any], *, device: str, whole: bool, quantize: 
     torch, transformers = need("torch", extra="train"), need("transformers", extra="train")
     dtype = torch.bfloat16 if device == "cuda" and not whole else torch.float32
     options: dict[str, Any] = {"dtype": dtype, "revision": source.get("revision") or "main"}
-    options |= _gguf(source) or {"use_safetensors": True}
+    options.update(_gguf(source) or {"use_safetensors": True})
     if quantize == "4bit":
         _need_4bit(device)
         options["quantization_config"] = transformers.BitsAndBytesConfig(

@@ -27,7 +27,7 @@ _GOES_ON = "What was paid for is kept; the same command continues"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a door stands, over all its asks. Tokens and cost are those charged for replies; `failed` counts requests."""
+    """Where a door stands, over all its asks. Tokens and cost are those of its replies; `failed` counts requests."""
 
     done: int = 0  # replies handed out, the cached and the failed among them
     cached: int = 0
