@@ -25,8 +25,8 @@ def same(pairs: Iterable[tuple[str, str]], *, kind: Kind, timeout_s: float = 5.0
 
     `label`, `choice`, `text`: equal after normalising. `number`: exactly equal as numbers (thousands separators,
     currency and fractions understood; where only one side has a percent sign both readings are tried).
-    `math`: by math-verify in a child process that is killed when one pair takes over `timeout_s` seconds (that
-    pair is then False); texts that are equal already cost nothing. Raises `MissingExtra` without math-verify.
+    `math`: by math-verify in a child process that is killed when one pair takes over `timeout_s` seconds of CPU
+    (that pair is then False); texts that are equal already cost nothing. Raises `MissingExtra` without math-verify.
     """
     pairs = list(pairs)
     if kind == "math":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -19,11 +20,14 @@ from pathlib import Path
 from balkit.errors import MissingExtra
 
 _START_S = 120.0  # until the child has imported sympy
+#: A pair's limit is CPU time, so that a busy machine judges as an idle one does; on the wall it may take so many times
+#: as long.
+_PATIENCE = 20
 _CHILD = "from balkit.answers.mathematics import _serve; _serve()"
 
 
 def equal_expressions(pairs: Sequence[tuple[str, str]], *, timeout_s: float) -> list[bool]:
-    """Whether math-verify finds the pairs equal; a pair over `timeout_s` seconds, or one that ends the child, is False.
+    """Whether math-verify finds the pairs equal; a pair over `timeout_s` CPU seconds, or that ends the child, is False.
 
     The first of a pair is the reference. Nothing is started for no pairs. Raises `MissingExtra`.
     """
@@ -60,7 +64,7 @@ class _Child:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -73,11 +77,11 @@ class _Child:
         """The verdict, or None when the child was too slow or ended."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(pair) + "\n")
+            self._process.stdin.write(json.dumps([*pair, timeout_s]) + "\n")
             self._process.stdin.flush()
         except OSError:
             return None
-        answer = self._next(timeout_s)
+        answer = self._next(timeout_s * (_PATIENCE if hasattr(signal, "setitimer") else 1))
         return None if answer is None else answer == "true"
 
     def end(self) -> None:
@@ -106,7 +110,7 @@ class _Child:
 
 
 def _serve() -> None:
-    """The child's loop: a JSON pair in, `true` or `false` out."""
+    """The child's loop: a JSON pair and its limit in, `true` or `false` out. A pair over its limit ends the child."""
     import logging
 
     from math_verify import parse, verify
@@ -115,7 +119,9 @@ def _serve() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     print("ready", file=out, flush=True)
     for line in sys.stdin:
-        left, right = json.loads(line)
+        left, right, timeout_s = json.loads(line)
+        if hasattr(signal, "setitimer"):  # not on Windows, where only the wall limits
+            signal.setitimer(signal.ITIMER_PROF, timeout_s)
         try:
             sides = [parse(_as_latex(side), parsing_timeout=None) for side in (left, right)]
             equal = bool(all(sides) and verify(*sides, timeout_seconds=None))
