@@ -1,7 +1,8 @@
-"""The main job on real long-tailed data, with the shipped recipes (`make test-slow`)."""
+"""The main job on real long-tailed data, with the shipped recipes (`make test-slow`); `-s` shows the numbers."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -20,12 +21,16 @@ MATH_TAIL = "Precalculus"
 
 @pytest.fixture(scope="module")
 def math_arms(tmp_path_factory: pytest.TempPathFactory) -> list[real.Arm]:
-    return real.math_arms(tmp_path_factory.mktemp("math"))
+    made = real.math_arms(tmp_path_factory.mktemp("math"))
+    print(*map(real.show, made), sep="\n")
+    return made
 
 
 @pytest.fixture(scope="module")
 def r52(tmp_path_factory: pytest.TempPathFactory) -> real.Arm:
-    return real.r52_arm(tmp_path_factory.mktemp("r52"))
+    made = real.r52_arm(tmp_path_factory.mktemp("r52"))
+    print(real.show(made))
+    return made
 
 
 def sound(arm: real.Arm) -> None:
@@ -36,7 +41,12 @@ def sound(arm: real.Arm) -> None:
     assert not held_out & {texts.normalised(prompt) for prompt in rows["prompt"]}
     assert set(rows["rationale"]) <= set(arm.pool.rationales().filter("accepted")["text"])
     assert all(stage.summary for stage in arm.result.stages)
-    assert all(sum(entry["given_to"].values()) == entry["rows"] for entry in arm.deficits)
+    expected = arm.quotas()
+    for entry in arm.deficits:
+        assert sum(entry["given_to"].values()) == entry["rows"]
+        expected += Counter(entry["given_to"])
+        expected[entry["domain"]] -= entry["rows"]
+    assert Counter(rows["domain"].to_list()) == expected
     assert arm.pool.check() == []
     exported = arm.pool.path.with_name(f"{arm.name}-export")
     assert sum(1 for _ in (exported / "trl" / "train.jsonl").open(encoding="utf-8")) == rows.height
@@ -59,8 +69,13 @@ def test_math_runs_whole_with_both_policies(math_arms: list[real.Arm]) -> None:
     for arm in math_arms:
         sound(arm)
         assert arm.rows.height == 2100
-    uniform = math_arms[1].rows.group_by("domain").len()["len"]
-    assert uniform.to_list() == [300] * 7
+    assert set(math_arms[1].quotas().values()) == {300}
+
+
+def test_math_writes_about_what_was_planned(math_arms: list[real.Arm]) -> None:
+    adaptive, uniform = (arm.rows.filter(pl.col("origin") == "synthetic") for arm in math_arms)
+    assert dict(adaptive.group_by("domain").len().iter_rows()) == pytest.approx({MATH_TAIL: 31}, abs=5)
+    assert uniform.height == pytest.approx(192, abs=20)
 
 
 def test_math_rows_say_who_wrote_them(math_arms: list[real.Arm]) -> None:
