@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import urllib.parse
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import cache
@@ -195,6 +196,7 @@ def _litellm() -> Any:
     litellm.cache = None
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log errors with whatever the provider echoes
+    warnings.filterwarnings("ignore", r"coroutine '\w+\.a\w*completion\w*' was never awaited")  # cancelled attempts
     return litellm
 
 
