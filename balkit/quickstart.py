@@ -16,6 +16,7 @@ from balkit import recipe as recipes
 from balkit.assets import quickstart_folder, recipes_folder
 from balkit.planning import plan
 from balkit.pool import Pool
+from balkit.recipe import Recipe
 from balkit.report import table
 from balkit.stages import Notify, RunResult, run
 from balkit.steps import validation_rows
@@ -30,7 +31,16 @@ OVERALL = ("macro", "micro", "head", "tail")
 def quickstart(
     folder: Path, *, seed: int = 0, notify: Notify | None = None, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Make the pool in `folder` (or go on with it), run both arms, print one table, export, write report.json.
+    """Both arms by the shipped recipes; see `compare`."""
+    shipped = {arm: recipes.load(recipes_folder() / f"{name}.yaml") for arm, name in ARMS.items()}
+    seeded = {arm: recipe.model_copy(update={"seed": seed}) for arm, recipe in shipped.items()}
+    return compare(folder, seeded, notify=notify, say=say)
+
+
+def compare(
+    folder: Path, arms: Mapping[str, Recipe], *, notify: Notify | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Make the pool in `folder` (or go on with it), run the arms, print one table, export, write report.json.
 
     Returns the report: accuracies are fractions 0-1, money US dollars (made-up prices), time seconds.
     """
@@ -38,18 +48,17 @@ def quickstart(
     pool = open_pool(folder / "pool")
     say(table(pool.coverage(), title="The pool: a long tail\n"))
     results = {}
-    for arm, name in ARMS.items():
-        recipe = recipes.load(recipes_folder() / f"{name}.yaml").model_copy(update={"seed": seed})
+    for arm, recipe in arms.items():
         made = plan(pool, recipe)
         say(
             table(made.by_domain(), title=f"\n{arm}: {recipe.budget_rows} rows, {recipe.stages} stage(s), as planned\n")
         )
         say("\n".join(made.notes))
         results[arm] = run(pool, recipe, notify=notify)
-    arms = {arm: _arm(pool, result, head=results[BALANCED].head) for arm, result in results.items()}
-    say(table(side_by_side(arms), title="\nRows trained on, and accuracy (%) on the eval split\n"))
+    found = {arm: _arm(pool, result, head=results[BALANCED].head) for arm, result in results.items()}
+    say(table(side_by_side(found), title="\nRows trained on, and accuracy (%) on the eval split\n"))
     exported = export_last(pool, results[BALANCED], folder / "export")
-    report = {"arms": arms, "wall_seconds": round(time.monotonic() - start, 1), "peak_rss_mib": peak_rss_mib()}
+    report = {"arms": found, "wall_seconds": round(time.monotonic() - start, 1), "peak_rss_mib": peak_rss_mib()}
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     say(f"\n{folder / 'report.json'} holds these numbers, {exported} the balanced snapshot for TRL.")
     say(f'Go on: balkit sql {pool.path} "SELECT * FROM coverage_by_stage"')
