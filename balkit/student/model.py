@@ -122,7 +122,7 @@ def read_weights(source: dict[str, Any], *, device: str, whole: bool, quantize: 
     return model if quantize else model.to(device)
 
 
-def _gguf(source: dict[str, Any]) -> dict[str, str]:
+def _gguf(source: dict[str, Any]) -> dict[str, Any]:
     if not source.get("gguf_file"):
         return {}
     need("gguf", extra="gguf")
