@@ -32,10 +32,8 @@ def main() -> None:
         reports[seed] = quickstart(options.out / f"seed{seed}", seed=seed, say=lambda text: None)
         arms = reports[seed]["arms"]
         shown = ", ".join(f"{arm} {100 * arms[arm]['macro_accuracy']:.1f}" for arm in ARMS)
-        print(
-            f"seed {seed}: macro {shown}; {reports[seed]['wall_seconds']:.0f} s, {reports[seed]['peak_rss_mib']:.0f} MiB",
-            flush=True,
-        )
+        seconds, peak = reports[seed]["wall_seconds"], reports[seed]["peak_rss_mib"]
+        print(f"seed {seed}: macro {shown}; {seconds:.0f} s, {peak:.0f} MiB", flush=True)
     print(table(summary(reports)))
     (options.out / "study.json").write_text(json.dumps(reports, indent=1), encoding="utf-8")
 
