@@ -15,10 +15,10 @@ from balkit import verify
 from balkit.recipe import Answers, Synthesis
 from balkit.synthesize.asking import Example
 from balkit.synthesize.demonstrations import Encode
+from balkit.vectors import most_similar
 
 #: A written example may be so many times as long as the longest real one.
 _LENGTHS = 2
-_BLOCK = 1024  # known texts that new ones are compared with at once
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,8 @@ class Checks:
         if self.vectors is None:
             known = self.known.prompts
             self.vectors = self.encode(known) if known else np.empty((0, new.shape[1]), np.float32)
-        best, which = np.full(len(new), -1, np.float32), np.zeros(len(new), np.int64)
-        for start in range(0, len(self.vectors), _BLOCK):
-            cosines = new @ self.vectors[start : start + _BLOCK].T
-            top = cosines.argmax(axis=1)
-            value = cosines[np.arange(len(new)), top]
-            better = value > best
-            best, which = np.where(better, value, best), np.where(better, top + start, which)
-        return verify.Similar(best, which, new @ new.T)
+        nearest = most_similar(new, among=self.vectors)
+        return verify.Similar(nearest.similarity, nearest.index, new @ new.T)
 
 
 def detail(row: Row, **more: Any) -> str:
