@@ -73,6 +73,10 @@ def _bar() -> Iterator[Callable[[Event], None]]:
         def notify(event: Event) -> None:
             key = (event.stage, event.step)
             if key not in tasks:
+                for task in bars.tasks:
+                    bars.update(task.id, total=task.completed or 1, completed=task.completed or 1)
+                if event.step == "done":
+                    return
                 tasks[key] = bars.add_task(_describe(event), total=event.total or None)
             bars.update(tasks[key], description=_describe(event), completed=event.done, total=event.total or None)
 
