@@ -238,7 +238,8 @@ class _Planner:
         if teacher.transport == "recorded" and teacher.price is None:
             return FREE
         try:
-            return price_of(teacher.model, teacher.price)
+            rate = price_of(teacher.model, teacher.price)
+            return rate.halved() if teacher.transport == "batch" else rate
         except PriceUnknown:
             return None
 

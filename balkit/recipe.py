@@ -104,10 +104,16 @@ class Teacher(_Section):
     """Who is asked, and how (`teacher`)."""
 
     name: str = Field(default="teacher", description="the endpoint's name, part of every call's key")
-    transport: Literal["litellm", "recorded", "offline"] = "litellm"
-    model: str = Field(default="", description="litellm: a model string such as openai/gpt-4o-mini or ollama/llama3")
+    transport: Literal["litellm", "batch", "recorded", "offline"] = Field(
+        default="litellm", description="batch: the provider's batch API, at half the price and within a day"
+    )
+    model: str = Field(
+        default="", description="litellm: a model string such as openai/gpt-4o-mini or ollama/llama3; batch: openai/..."
+    )
     base_url: str | None = None
-    api_key_env: str | None = Field(default=None, description="the environment variable that holds the key")
+    api_key_env: str | tuple[str, ...] | None = Field(
+        default=None, description="the environment variable that holds the key; of several, the keys are used in turn"
+    )
     file: Path | None = Field(
         default=None, description="recorded: a JSONL file of earlier replies, relative to the recipe"
     )
@@ -118,11 +124,16 @@ class Teacher(_Section):
 
     @model_validator(mode="after")
     def _transport_is_complete(self) -> Self:
-        if self.transport == "litellm" and not self.model:
-            raise ValueError("transport: litellm needs `model`, for example openai/gpt-4o-mini")
+        if self.transport in ("litellm", "batch") and not self.model:
+            raise ValueError(f"transport: {self.transport} needs `model`, for example openai/gpt-4o-mini")
         if self.transport == "recorded" and self.file is None:
             raise ValueError("transport: recorded needs `file`, a JSONL file of replies")
         return self
+
+    def key_names(self) -> tuple[str, ...]:
+        """The environment variables that hold keys."""
+        names = self.api_key_env or ()
+        return (names,) if isinstance(names, str) else names
 
 
 class Rationale(_Section):
@@ -275,6 +286,8 @@ class Recipe(_Section):
         body = self.model_dump(mode="json", exclude={"caps": True})
         for key in ("base_url", "api_key_env", "file", "price", "concurrency", "timeout_s", "tries"):
             del body["teacher"][key]
+        if body["teacher"]["transport"] == "batch":
+            body["teacher"]["transport"] = "litellm"
         del body["vectors"]["exact_below"]
         for section, key in (("student", "base"), ("vectors", "model")):
             if _is_folder(body[section][key]):

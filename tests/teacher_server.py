@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 
+from batch_provider import BatchProvider
+
 
 @dataclass(frozen=True)
 class Say:
@@ -33,7 +35,8 @@ class TeacherServer:
     """`with TeacherServer(...) as server:` answers by a list (then plainly) or by a function of the request's number.
 
     `received` holds the requests' bodies, `served` counts whole successful replies, `most_at_once` the requests open
-    at the same time, `authorizations` the headers of that name.
+    at the same time, `authorizations` the headers of that name. A line of a batch is answered by the plan as well;
+    `batches` says how batches end.
     """
 
     def __init__(self, plan: Iterable[Say] | Callable[[int], Say] = ()) -> None:
@@ -45,6 +48,7 @@ class TeacherServer:
         self.authorizations: list[str] = []
         self.served = 0
         self.most_at_once = 0
+        self.batches = BatchProvider(self._line)
 
     def __enter__(self) -> Self:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
@@ -60,6 +64,11 @@ class TeacherServer:
     def url(self) -> str:
         """The base URL that a recipe names."""
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+
+    def _line(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        say = self.begin(body, "")
+        self.finish(served=say.status == 200)
+        return say.status, _payload(say, body)
 
     def begin(self, body: dict[str, Any], authorization: str) -> Say:
         """Note a request; how it is to be answered."""
@@ -81,8 +90,16 @@ class _Handler(BaseHTTPRequestHandler):
     owner: TeacherServer
     protocol_version = "HTTP/1.1"
 
+    def do_GET(self) -> None:
+        self._send(*self.owner.batches.get(self.path))
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith(("/files", "/batches")):
+            boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
+            self._send(*self.owner.batches.post(self.path, content, boundary))
+            return
+        body = json.loads(content)
         say = self.owner.begin(body, self.headers.get("Authorization", ""))
         served = False
         try:
@@ -109,6 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
         if say.cut == "half":
             self._reset()
         return say.status == 200 and not say.cut and say.body is None
+
+    def _send(self, status: int, body: dict[str, Any] | bytes) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _reset(self) -> None:
         self.close_connection = True

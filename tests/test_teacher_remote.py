@@ -256,7 +256,7 @@ _TEACHERS_IN_A_ROW = """
 import gc, itertools, sys
 from balkit.recipe import Teacher
 from balkit.teacher import Request
-from balkit.teacher.remote import Remote, _litellm
+from balkit.teacher.remote import Remote, load_litellm
 
 def ask(name, count):
     teacher = Remote(Teacher(model="openai/m", base_url=sys.argv[1]))
@@ -264,7 +264,7 @@ def ask(name, count):
     return len(list(itertools.islice(teacher.ask(asked), count)))
 
 print(ask("first", 20), ask("second", 20), ask("half read", 3))
-_litellm().in_memory_llm_clients_cache.flush_cache()
+load_litellm().in_memory_llm_clients_cache.flush_cache()
 gc.collect()
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from balkit import recipe
+from balkit.teacher.batch import Batch
 from balkit.teacher.calls import Ledger
 from balkit.teacher.caps import Spent
 from balkit.teacher.door import Door, Progress
@@ -13,6 +14,7 @@ from balkit.teacher.retry import Pace
 from balkit.teacher.scripted import Scripted
 
 __all__ = [
+    "Batch",
     "Door",
     "Ledger",
     "Pace",
@@ -37,6 +39,8 @@ def make_teacher(section: recipe.Teacher) -> Teacher:
         from balkit.teacher.offline import Offline
 
         return Offline()
+    if section.transport == "batch":
+        return Batch(section)
     from balkit.teacher.remote import Remote
 
     return Remote(section)

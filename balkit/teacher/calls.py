@@ -2,7 +2,8 @@
 
 An attempt goes `reserved -> sent -> succeeded | failed | unknown`, each step an appended row. `sent` is on disk before
 the request leaves; the reply is on disk before anyone reads it. After a crash, `sent` without a reply is
-`unknown` and stays charged; `reserved` alone never left and is released.
+`unknown` and stays charged; `reserved` alone never left and is released. What is in a batch of the provider's stays
+`sent` over the ends of processes, until it is fetched (`batches`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import polars as pl
 from balkit import frames, texts
 from balkit.errors import PoolDamaged, PoolError
 from balkit.recipe import Caps, Price
+from balkit.teacher.batches import Batches, create_tables
 from balkit.teacher.caps import Amount, Spent, Totals
 from balkit.teacher.door import Door, Progress, Terms
 from balkit.teacher.lock import Lock
@@ -69,6 +71,7 @@ class Ledger:
         self._seen = -1  # changes by other connections that the totals include
         self._mutex = threading.RLock()
         self._db = _connect(self.path)
+        self.batches = Batches(self._read, self._write)
         self.closed = False
 
     def close(self) -> None:
@@ -173,15 +176,16 @@ class Ledger:
                 self._totals[run_id] = self._read_totals(run_id)
             return self._totals[run_id]
 
-    def send(self, request: Request, *, run_id: str, rate: Rate, reserved: Amount) -> Attempt:
-        """Reserve and note as sent, durably. The request may leave when this returns."""
+    def send(self, request: Request, *, run_id: str, rate: Rate, reserved: Amount, leaves_now: bool = True) -> Attempt:
+        """Reserve and note as sent, durably. The request may leave when this returns, unless it waits for a batch."""
         with self._write() as db:
             db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?)", (request.key, _body(request)))
             values = {"run_id": run_id, "input_picousd": rate.input_picousd, "output_picousd": rate.output_picousd}
             number = db.execute(_sql("attempt"), values | _labels(request)).lastrowid
             assert number is not None
             _event(db, number, state="reserved", change=reserved)
-            _event(db, number, state="sent", change=_NOTHING)
+            if leaves_now:
+                _event(db, number, state="sent", change=_NOTHING)
         self._charge(run_id, reserved, request=request)
         return Attempt(number, request, run_id, rate, reserved)
 
@@ -194,6 +198,7 @@ class Ledger:
         with self._write() as db:
             db.execute(_sql("reply"), _reply_row(attempt.attempt, reply))
             _event(db, attempt.attempt, state=state, change=change, overrun=overrun)
+        self.batches.ended(attempt)
         self._charge(attempt.run_id, change, request=attempt.request)
         return Settled(reply, overrun)
 
@@ -221,6 +226,7 @@ class Ledger:
                     release = _NOTHING if sent else Amount(-calls, -tokens, -microusd)
                     _event(db, number, state="unknown" if sent else "failed", change=release)
         self._closed_to = last
+        self.batches.load()
 
     def _forget_if_changed(self) -> None:
         version = self._read("PRAGMA data_version")[0][0]
@@ -273,6 +279,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             for statement in _sql("schema").split(";\n"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {_SHAPE}")
+        create_tables(db)
         db.execute("COMMIT")
     if shape > _SHAPE:
         raise PoolError(f"{path}: written by a newer balkit (shape {shape}, known here: {_SHAPE}); upgrade balkit")

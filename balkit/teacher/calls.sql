@@ -81,10 +81,10 @@ INSERT INTO replies VALUES (:attempt, :outcome, :text, :finish_reason, :input_to
   :author, :provider_id, :error, :raw);
 
 -- name: open
--- Later attempts without an end, with what is reserved for them.
+-- Later attempts without an end, with what is reserved for them; those in a batch wait for its lines.
 SELECT attempt, max(state = 'sent') AS sent, sum(calls), sum(tokens), sum(microusd)
 FROM events
-WHERE attempt > ?
+WHERE attempt > ? AND attempt NOT IN (SELECT attempt FROM batch_members)
 GROUP BY attempt
 HAVING NOT max(state IN ('succeeded', 'failed', 'unknown'));
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from balkit.errors import TeacherError, TeacherPaused, TeacherStopped
 from balkit.recipe import Caps, Price
+from balkit.teacher.batch import Batch
+from balkit.teacher.batches import Journal
 from balkit.teacher.caps import reached, worst_case
 from balkit.teacher.prices import FREE, Rate, price_of
 from balkit.teacher.protocol import Reply, Request, Teacher
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _BATCH = 500  # requests looked up in the ledger together
 _WAITING = 500  # retries that may wait before no fresh requests are sent
+_BATCH_AHEAD = 50_000  # replies from the ledger that may wait while a provider's batch is gathered
 _GOES_ON = "What was paid for is kept; the same command continues"
 
 
@@ -89,6 +92,9 @@ class _Asking:
         self._out: deque[Reply] = deque()
         self._asked_by: dict[str, list[Request]] = {}  # key -> equal requests that wait for its reply
         self._in_flight: dict[str, Attempt] = {}
+        self._batching = isinstance(teacher, Batch)
+        if isinstance(teacher, Batch):
+            teacher.journal = Journal(ledger, self._in_flight)
         self._retries = Retries()
         self._failures: dict[str, int] = {}  # key -> attempts that used up a try
         self._refused: dict[str, Reply] = {}  # permanent failures
@@ -138,7 +144,7 @@ class _Asking:
                 yield from self._take()
         except GeneratorExit:
             self._end = self._end or TeacherPaused("nobody listens any more")
-            if not self._ledger.closed:
+            if not self._ledger.closed and not self._batching:
                 for reply in replies:
                     self._settle(reply)
             raise
@@ -164,20 +170,32 @@ class _Asking:
         with self._lock:
             if self._end is not None or self._over is not None or self._limit.wait_s() > 0:
                 return None
-            request = self._retries.due() or self._next_fresh()
+            request = self._retries.due(all_of_them=self._batching) or self._next_fresh()
             if request is None:
                 return None
-            assert self._rate is not None
-            need = worst_case(request, self._rate)
-            totals = self._ledger.totals(self._terms.run_id)
-            self._over = reached(self._terms.caps, totals, request=request, need=need)
-            if self._over is not None:
+            held = self._ledger.batches.held(request.key)
+            if held is not None and not self._batching:
+                self._end = TeacherStopped(_held_message(request))
+                return None
+            attempt = held or self._send(request)
+            if attempt is None:
                 self._fresh.appendleft(request)
                 return None
-            attempt = self._ledger.send(request, run_id=self._terms.run_id, rate=self._rate, reserved=need)
             self._in_flight[request.key] = attempt
-            self._count(sent=1)
             return request
+
+    def _send(self, request: Request) -> Attempt | None:
+        """Reserved, and noted as sent unless it is gathered for a batch; None where a cap forbids it."""
+        assert self._rate is not None
+        need = worst_case(request, self._rate)
+        totals = self._ledger.totals(self._terms.run_id)
+        self._over = reached(self._terms.caps, totals, request=request, need=need)
+        if self._over is not None:
+            return None
+        self._count(sent=1)
+        return self._ledger.send(
+            request, run_id=self._terms.run_id, rate=self._rate, reserved=need, leaves_now=not self._batching
+        )
 
     def _blocked_by_cap(self) -> bool:
         """Whether the next request still passes a cap, now that all reservations are settled."""
@@ -190,7 +208,7 @@ class _Asking:
         if len(self._retries) >= _WAITING:
             return None
         while not self._fresh:
-            if len(self._out) >= _BATCH or not self._load():
+            if len(self._out) >= (_BATCH_AHEAD if self._batching else _BATCH) or not self._load():
                 return None
         return self._fresh.popleft()
 
@@ -227,6 +245,8 @@ class _Asking:
                     f"to request {reply.request.key[:12]}. {_GOES_ON}"
                 )
             settled = self._ledger.settle(attempt, replace(reply, request=attempt.request))
+            if attempt.run_id != self._terms.run_id:  # another run had put it into a batch
+                self._ledger.use([attempt.request], run_id=self._terms.run_id)
             if settled.overrun:
                 self._end = self._end or TeacherStopped(_overrun_message(attempt, settled.reply))
             self._follow(settled.reply)
@@ -250,8 +270,9 @@ class _Asking:
     def _answer(self, reply: Reply) -> None:
         key = reply.request.key
         self._failures.pop(key, None)
-        self._hand_out(reply)
-        for request in self._asked_by.pop(key)[1:]:
+        first, *others = self._asked_by.pop(key)
+        self._hand_out(replace(reply, request=first))
+        for request in others:
             self._hand_out(replace(reply, request=request, cached=reply.outcome == "ok", cost_microusd=0))
 
     def _wait_for_limit(self, reply: Reply) -> None:
@@ -302,12 +323,21 @@ class _Asking:
     def _price(self) -> Rate:
         if self._terms.price is None and is_free(self._teacher):
             return FREE
-        return price_of(self._terms.model, self._terms.price)
+        rate = price_of(self._terms.model, self._terms.price)
+        return rate.halved() if self._batching else rate
 
 
 def is_free(teacher: Teacher) -> bool:
     """Whether a teacher says of itself that its answers cost nothing and can be had again (`is_free = True`)."""
     return bool(getattr(teacher, "is_free", False))
+
+
+def _held_message(request: Request) -> str:
+    return (
+        f"request {request.key[:12]} of the teacher {request.endpoint!r} is in a batch that was not fetched yet, and "
+        "may be paid for. Set teacher.transport: batch to fetch it, or give it up with "
+        f"`balkit calls retry POOL {request.key[:12]}`. {_GOES_ON}"
+    )
 
 
 def _overrun_message(attempt: Attempt, reply: Reply) -> str:

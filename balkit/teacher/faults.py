@@ -84,7 +84,12 @@ def outcome_of(error: BaseException) -> Outcome:
     status = _status(chain)
     if status is None or by_name == "stop":
         return by_name
-    return STATUSES.get(status, "transient" if status >= 500 else "permanent")
+    return _of_status(status)
+
+
+def outcome_of_answer(status: int, text: str) -> Outcome:
+    """The outcome of an error that stands, whole, in a file of answers."""
+    return "stop" if any(phrase in text.lower() for phrase in _HOPELESS) else _of_status(status)
 
 
 def retry_after_s(error: BaseException) -> float | None:
@@ -95,6 +100,10 @@ def retry_after_s(error: BaseException) -> float | None:
         if said:
             return _seconds(str(said))
     return None
+
+
+def _of_status(status: int) -> Outcome:
+    return STATUSES.get(status, "transient" if status >= 500 else "permanent")
 
 
 def _seconds(said: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -56,6 +56,13 @@ class Request:
             self.temperature,
             self.schema,
         ]
+
+    @classmethod
+    def of_body(cls, body: Sequence[Any], *, domain: str, stage: int, example_id: str | None) -> Request:
+        """The request of a stored body and its labels; what no key holds and no ledger keeps is left empty."""
+        purpose, endpoint, model, messages, *rest = body
+        pairs = tuple((str(role), str(text)) for role, text in messages)
+        return cls(purpose, endpoint, model, pairs, *rest, domain=domain, stage=stage, example_id=example_id)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import threading
-import urllib.parse
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -17,16 +16,14 @@ from functools import cache
 from typing import Any
 
 from balkit import recipe
-from balkit.errors import TeacherStopped, need
+from balkit.errors import need
 from balkit.teacher.faults import outcome_of, retry_after_s
+from balkit.teacher.keys import Keys
 from balkit.teacher.protocol import Outcome, Reply, Request
 
 log = logging.getLogger(__name__)
 
-_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-_ERROR_CHARACTERS = 600
 _LAST_WORDS_S = 5.0  # what the end of the process waits for the loop's tasks
-_NO_KEY = "unused"  # what a server of the user's own gets; the openai client insists on a key
 
 
 class Remote:
@@ -41,7 +38,7 @@ class Remote:
         self._window = Window(section.concurrency)
         self._litellm: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._secrets: list[str] = []
+        self._keys: Keys | None = None
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Replies in completion order. Requests are pulled in the caller's thread, as the window has room."""
@@ -73,23 +70,9 @@ class Remote:
     def _open(self) -> None:
         if self._loop is not None:
             return
-        self._litellm = _litellm()
-        self._secrets = _secrets(self._key())
+        self._litellm = load_litellm()
+        self._keys = Keys(self._section)
         self._loop = _loop(os.getpid())
-
-    def _key(self) -> str | None:
-        """The key to send; None leaves it to LiteLLM, which knows the variable of each provider.
-
-        A server of the user's own never gets a provider's key that the recipe does not name.
-        """
-        name = self._section.api_key_env
-        if name is None:
-            return _NO_KEY if self._section.base_url else None
-        if not os.environ.get(name):
-            raise TeacherStopped(
-                f"the environment variable {name} (teacher.api_key_env) is not set; export it and run again"
-            )
-        return os.environ[name]
 
     async def _attempt(self, request: Request) -> Reply:
         try:
@@ -102,7 +85,8 @@ class Remote:
             return self._failed(request, error)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        messages = [{"role": role, "content": content} for role, content in request.messages]
+        assert self._keys is not None
+        messages, response_format = asked(request, model=self._section.model, litellm=self._litellm)
         arguments: dict[str, Any] = {
             "model": self._section.model,
             "messages": messages,
@@ -110,19 +94,16 @@ class Remote:
             "temperature": request.temperature,
             "timeout": self._section.timeout_s,
             "api_base": self._section.base_url,
-            "api_key": self._key(),
+            "api_key": self._keys.next(),
             "max_retries": 0,
             "num_retries": 0,
             "drop_params": False,
         }
-        if request.schema is not None and self._litellm.supports_response_schema(self._section.model):
-            arguments["response_format"] = _response_format(request.schema)
-        elif request.schema is not None:
-            messages[-1]["content"] += f"\n\nAnswer with one JSON object that fits this JSON Schema:\n{request.schema}"
-        return arguments
+        return arguments if response_format is None else arguments | {"response_format": response_format}
 
     def _read(self, request: Request, response: Any) -> Reply:
-        raw = self._redacted(response.model_dump_json())
+        assert self._keys is not None
+        raw = self._keys.redacted(response.model_dump_json())
         usage = getattr(response, "usage", None)
         if not response.choices:
             return Reply(request, "unknown", raw=raw, error="the answer has no choices")
@@ -130,7 +111,7 @@ class Remote:
         return Reply(
             request,
             "ok",
-            text=self._redacted(choice.message.content or ""),
+            text=self._keys.redacted(choice.message.content or ""),
             finish_reason=choice.finish_reason or "",
             input_tokens=getattr(usage, "prompt_tokens", 0) or 0,
             output_tokens=getattr(usage, "completion_tokens", 0) or 0,
@@ -140,26 +121,21 @@ class Remote:
         )
 
     def _failed(self, request: Request, error: Exception) -> Reply:
-        outcome = outcome_of(error)
-        text = " ".join(self._redacted(str(error)).split())[:_ERROR_CHARACTERS]
+        assert self._keys is not None
+        outcome, text = outcome_of(error), self._keys.said(error)
         if outcome == "stop":
             text = f"{text} ({self._advice(type(error).__name__)})"
         return Reply(request, outcome, error=text, retry_after_s=retry_after_s(error))
 
     def _advice(self, kind: str) -> str:
         where = self._section.base_url or "the provider's own endpoint"
-        if self._section.api_key_env:
-            key = f"the key comes from {self._section.api_key_env}"
+        if self._section.key_names():
+            key = f"the key comes from {' or '.join(self._section.key_names())}"
         else:
             names = self._litellm.validate_environment(self._section.model).get("missing_keys", [])
             missing = f"; not set: {', '.join(names)}" if names and not self._section.base_url else ""
             key = f"no teacher.api_key_env in the recipe{missing}"
         return f"{kind}; model {self._section.model} at {where}; {key}"
-
-    def _redacted(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
 
 
 class Window:
@@ -185,7 +161,7 @@ class Window:
             self._since_cut = 0
 
 
-def _litellm() -> Any:
+def load_litellm() -> Any:
     """LiteLLM without its price list from the network, its telemetry, retries, cache and chatter."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     litellm: Any = need("litellm", extra="teacher")
@@ -200,24 +176,21 @@ def _litellm() -> Any:
     return litellm
 
 
+def asked(request: Request, *, model: str, litellm: Any) -> tuple[list[dict[str, str]], dict[str, Any] | None]:
+    """The messages, and the response format; a model without native schemas is shown the schema instead."""
+    messages = [{"role": role, "content": content} for role, content in request.messages]
+    if request.schema is None:
+        return messages, None
+    if litellm.supports_response_schema(model):
+        return messages, _response_format(request.schema)
+    messages[-1]["content"] += f"\n\nAnswer with one JSON object that fits this JSON Schema:\n{request.schema}"
+    return messages, None
+
+
 def _response_format(schema: str) -> dict[str, Any]:
     body = json.loads(schema)
     strict = body.get("additionalProperties") is False
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": body, "strict": strict}}
-
-
-def _secrets(key: str | None) -> list[str]:
-    """The key, and what looks like credentials in the environment; plain and as in a URL, the longest first."""
-    found = {value for name, value in os.environ.items() if _is_secret(name, value)}
-    if key is not None and key != _NO_KEY:
-        found.add(key)
-    found |= {urllib.parse.quote(value, safe="") for value in found}
-    return sorted(found, key=len, reverse=True)
-
-
-def _is_secret(name: str, value: str) -> bool:
-    named_so = any(part in name.upper() for part in _SECRET_NAMES)
-    return named_so and len(value) >= 8 and not value.startswith("/") and not any(c.isspace() for c in value)
 
 
 @cache

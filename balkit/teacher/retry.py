@@ -40,9 +40,9 @@ class Retries:
         self._added += 1
         heapq.heappush(self._heap, (time.monotonic() + wait_s, self._added, request))
 
-    def due(self) -> Request | None:
-        """Take out one whose time has come."""
-        if self._heap and self._heap[0][0] <= time.monotonic():
+    def due(self, *, all_of_them: bool = False) -> Request | None:
+        """Take out one whose time has come; any one, where they are to go together."""
+        if self._heap and (all_of_them or self._heap[0][0] <= time.monotonic()):
             return heapq.heappop(self._heap)[2]
         return None
 

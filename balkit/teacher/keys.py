@@ -1,0 +1,68 @@
+"""The keys of an endpoint, and keeping them out of everything that is stored or shown."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import urllib.parse
+
+from balkit import recipe
+from balkit.errors import TeacherStopped
+
+_NO_KEY = "unused"  # what a server of the user's own gets; the openai client insists on a key
+_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+_ERROR_CHARACTERS = 600
+
+
+class Keys:
+    """The keys that a recipe's teacher names, used in turn. Raises `TeacherStopped` where a variable is not set."""
+
+    def __init__(self, section: recipe.Teacher) -> None:
+        self._keys = _keys(section)
+        self._turns = itertools.cycle(self._keys)
+        self._lock = threading.Lock()
+        self._secrets = _secrets(self._keys)
+
+    def next(self) -> str | None:
+        """The key for the next request; None leaves it to the client, which knows the variable of its provider."""
+        with self._lock:
+            return next(self._turns)
+
+    def first(self) -> str | None:
+        """One and the same key: what was uploaded with a key can often be read with that key only."""
+        return self._keys[0]
+
+    def redacted(self, text: str) -> str:
+        """The text without these keys, and without what looks like credentials in the environment."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def said(self, error: Exception) -> str:
+        """What an error says, in one line, without keys."""
+        return " ".join(self.redacted(str(error)).split())[:_ERROR_CHARACTERS]
+
+
+def _keys(section: recipe.Teacher) -> list[str | None]:
+    """A server of the user's own never gets a provider's key that the recipe does not name."""
+    names = section.key_names()
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise TeacherStopped(
+            f"the environment variable {', '.join(missing)} (teacher.api_key_env) is not set; export it and run again"
+        )
+    return [os.environ[name] for name in names] or [_NO_KEY if section.base_url else None]
+
+
+def _secrets(keys: list[str | None]) -> list[str]:
+    """The keys, and what looks like credentials in the environment; plain and as in a URL, the longest first."""
+    found = {value for name, value in os.environ.items() if _is_secret(name, value)}
+    found |= {key for key in keys if key is not None and key != _NO_KEY}
+    found |= {urllib.parse.quote(value, safe="") for value in found}
+    return sorted(found, key=len, reverse=True)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    named_so = any(part in name.upper() for part in _SECRET_NAMES)
+    return named_so and len(value) >= 8 and not value.startswith("/") and not any(c.isspace() for c in value)
