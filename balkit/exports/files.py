@@ -156,7 +156,7 @@ def _may_write(out: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ExportError(
-            f"{out}: is not empty; choose another folder, or replace the export that is there with overwrite=True (--overwrite)"
+            f"{out}: is not empty; choose another folder, or replace what is there with overwrite=True (--overwrite)"
         )
     if not (out / REPORT).is_file():
         raise ExportError(f"{out}: holds no {REPORT}, so it is not an export and is not overwritten")
