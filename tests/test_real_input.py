@@ -49,8 +49,8 @@ def sound(arm: real.Arm) -> None:
     assert Counter(rows["domain"].to_list()) == expected
     assert arm.pool.check() == []
     exported = arm.pool.path.with_name(f"{arm.name}-export")
-    assert sum(1 for _ in (exported / "trl" / "train.jsonl").open(encoding="utf-8")) == rows.height
-    assert (exported / "hf").is_dir()
+    assert sum(1 for _ in (exported / "trl" / "data" / "train.jsonl").open(encoding="utf-8")) == rows.height
+    assert pl.read_parquet(exported / "hf" / "data" / "*.parquet").height == rows.height
 
 
 def test_math_plans_what_the_method_says(math_arms: list[real.Arm]) -> None:
