@@ -53,18 +53,22 @@ class Windowed:
 
     is_free = True
 
-    def __init__(self, width: int, outcomes: list[tuple[str, float]]) -> None:
-        self._width = width
+    def __init__(self, width: int, outcomes: list[tuple[str, float]], *, bursts: bool = True) -> None:
+        self._bursts = bursts
+        self._width = self.room = width
         self._outcomes = itertools.cycle(outcomes)
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
         source = iter(requests)
         while pulled := list(itertools.islice(source, self._width)):
-            for asked in reversed(pulled):
+            for left, asked in reversed(list(enumerate(pulled))):
                 outcome, share = next(self._outcomes)
                 most = worst_case(asked, price_of("m", PRICE)).tokens - asked.max_tokens
                 read, written = int(most * share), int(asked.max_tokens * share)
-                yield Reply(asked, outcome, text="t", input_tokens=read, output_tokens=written)  # type: ignore[arg-type]
+                yield Reply(
+                    asked, outcome, text="t", input_tokens=read, output_tokens=written,  # type: ignore[arg-type]
+                    more_at_hand=self._bursts and left > 0,
+                )  # fmt: skip
 
 
 OUTCOMES = ["ok", "ok", "ok", "transient", "unknown", "permanent", "rate_limited"]
@@ -204,6 +208,7 @@ def test_what_a_crash_left_reserved_is_released_and_what_it_left_sent_stays_char
     with Ledger(path) as ledger:
         first = ledger.send(request(1), run_id="r", rate=price_of("m", PRICE), reserved=worst)
         ledger.send(request(2), run_id="r", rate=price_of("m", PRICE), reserved=worst)
+        ledger.flush()
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM events WHERE attempt = ? AND state = 'sent'", (first.attempt,))
     with Ledger(path) as ledger:
@@ -229,7 +234,7 @@ def test_a_closed_ledger_can_be_paid_from_again_though_an_ask_was_left_half_read
     path = tmp_path / "calls.sqlite"
     terms = {"run_id": "r", "price": PRICE, "model": "m", "caps": Caps(), "tries": 1}
     ledger = Ledger(path)
-    left_open = ledger.door(Windowed(3, [("ok", 0.5)]), **terms).ask(request(i) for i in range(9))  # type: ignore[arg-type]
+    left_open = ledger.door(Windowed(3, [("ok", 0.5)], bursts=False), **terms).ask(request(i) for i in range(9))  # type: ignore[arg-type]
     next(left_open)
     ledger.close()
     with Ledger(path) as again:

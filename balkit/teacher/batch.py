@@ -48,6 +48,8 @@ class Batch:
     or does not know a batch, `TeacherPaused` where it cannot be reached; neither ends what is in a batch.
     """
 
+    room = 500  # requests that are reserved together
+
     def __init__(self, section: recipe.Teacher, *, patience: Patience | None = None, most_lines: int = 10_000) -> None:
         self.journal: Journal | None = None
         self._section = section

@@ -1,9 +1,9 @@
 """calls.sqlite: every attempt to call the teacher, its money and its raw reply. The only SQL of this room.
 
-An attempt goes `reserved -> sent -> succeeded | failed | unknown`, each step an appended row. `sent` is on disk before
-the request leaves; the reply is on disk before anyone reads it. After a crash, `sent` without a reply is
-`unknown` and stays charged; `reserved` alone never left and is released. What is in a batch of the provider's stays
-`sent` over the ends of processes, until it is fetched (`batches`).
+An attempt goes `reserved -> sent -> succeeded | failed | unknown`, each step an appended row. What is noted together is
+committed together (`flush`): `sent` before any of its requests leaves, replies before anyone reads them. After a
+crash, `sent` without a reply is `unknown` and stays charged; `reserved` alone never left and is released. What is in a
+batch of the provider's stays `sent` over the ends of processes, until it is fetched (`batches`).
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from balkit import frames, texts
-from balkit.errors import PoolDamaged, PoolError
+from balkit import frames
 from balkit.recipe import Caps, Price
-from balkit.teacher.batches import Batches, create_tables
+from balkit.teacher.batches import Batches
 from balkit.teacher.caps import Amount, Spent, Totals
+from balkit.teacher.chain import Chain, problems_of
 from balkit.teacher.door import Door, Progress, Terms
+from balkit.teacher.ledger_file import Row, connect, insert, sql, translated
 from balkit.teacher.lock import Lock
 from balkit.teacher.prices import Rate
 from balkit.teacher.protocol import Reply, Request, Teacher
 from balkit.teacher.retry import Pace
 
-_SHAPE = 1  # PRAGMA user_version
 _NOTHING = Amount()
 
 
@@ -59,6 +57,8 @@ class Settled:
 class Ledger:
     """The ledger in one SQLite file, made where it is missing. Any number of readers; one payer (`paying`).
 
+    Opening reads no rows; `check` reads them all.
+
     Raises `PoolDamaged` for a file that is no ledger, `PoolError` for one by a newer balkit or a failing disk.
     """
 
@@ -70,9 +70,15 @@ class Ledger:
         self._closed_to = 0  # every attempt up to this number has ended
         self._seen = -1  # changes by other connections that the totals include
         self._mutex = threading.RLock()
-        self._db = _connect(self.path)
+        self._noted: list[tuple[str, Row]] = []  # rows of the next commit, each with where it goes
+        self._last_attempt: int | None = None
+        self._chain = Chain()
+        self._db = connect(self.path)
         self.batches = Batches(self._read, self._write)
         self.closed = False
+        if not self._read(sql("tip")) and self._read("SELECT 1 FROM events LIMIT 1"):
+            with self._write():  # a file from before the chain gets its first link
+                pass
 
     def close(self) -> None:
         """Close the file and free the payer's lock, even where an `ask` was left half read (a notebook's traceback)."""
@@ -127,21 +133,12 @@ class Ledger:
         `status`: succeeded, failed, unknown (charged in full), cached (answered by another run's call: no tokens, no
         cost). Tokens are those reported; the cost is what the key's attempts are charged together.
         """
-        rows = self._read(_sql("calls"), {"run_id": run_id})
+        rows = self._read(sql("calls"), {"run_id": run_id})
         return frames.CALLS.of([dict(zip(frames.CALLS.columns, row, strict=True)) for row in rows])
 
     def check(self) -> list[str]:
         """What is wrong with the ledger, one line each; attempts that are open now are not wrong."""
-        problems = [f"{self.path}: {row[0]}" for row in self._read("PRAGMA quick_check") if row[0] != "ok"]
-        problems += [
-            f"{self.path}: attempt {attempt} is {states} with reply {outcome}"
-            for attempt, states, outcome in self._read(_sql("inconsistent"))
-        ]
-        with self._mutex:
-            for key, body in self._db.execute("SELECT key, body FROM requests"):
-                if texts.digest(json.loads(body)) != key:
-                    problems.append(f"{self.path}: request {key} is not the digest of its body")
-        return problems
+        return problems_of(self.path)
 
     # Paying
 
@@ -156,6 +153,8 @@ class Ledger:
             if self._payers == 0:
                 self._lock.acquire()
                 self._db.execute("PRAGMA synchronous = NORMAL")
+                self._last_attempt = None
+                self._chain.forget()
                 self._forget_if_changed()
                 self._close_open()
             if money:
@@ -177,54 +176,76 @@ class Ledger:
             return self._totals[run_id]
 
     def send(self, request: Request, *, run_id: str, rate: Rate, reserved: Amount, leaves_now: bool = True) -> Attempt:
-        """Reserve and note as sent, durably. The request may leave when this returns, unless it waits for a batch."""
-        with self._write() as db:
-            db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?)", (request.key, _body(request)))
-            values = {"run_id": run_id, "input_picousd": rate.input_picousd, "output_picousd": rate.output_picousd}
-            number = db.execute(_sql("attempt"), values | _labels(request)).lastrowid
-            assert number is not None
-            _event(db, number, state="reserved", change=reserved)
+        """Reserve and note as sent. The request may leave after the next `flush`, unless it waits for a batch."""
+        with self._mutex:
+            if self._last_attempt is None:
+                self._last_attempt = self._read("SELECT coalesce(max(attempt), 0) FROM attempts")[0][0]
+            number = self._last_attempt = self._last_attempt + 1
+            labels = (request.purpose, request.endpoint, request.model, request.domain, request.stage)
+            prices = (rate.input_picousd, rate.output_picousd)
+            self._noted += [
+                ("OR IGNORE INTO requests", (request.key, _body(request))),
+                ("INTO attempts", (number, request.key, run_id, *labels, request.example_id, *prices)),
+                _event(number, state="reserved", change=reserved),
+            ]
             if leaves_now:
-                _event(db, number, state="sent", change=_NOTHING)
-        self._charge(run_id, reserved, request=request)
+                self._noted.append(_event(number, state="sent", change=_NOTHING))
+            self._charge(run_id, reserved, request=request)
         return Attempt(number, request, run_id, rate, reserved)
 
     def settle(self, attempt: Attempt, reply: Reply) -> Settled:
-        """Keep the reply and replace the reservation by what it cost, durably, in one transaction."""
+        """Note the reply, and what it cost instead of the reservation. It may be read after the next `flush`."""
         state, charged = _charged(attempt, reply)
         change = charged.minus(attempt.reserved)
         overrun = change.tokens > 0 or change.cost_microusd > 0
         reply = _storable(replace(reply, cost_microusd=charged.cost_microusd))
-        with self._write() as db:
-            db.execute(_sql("reply"), _reply_row(attempt.attempt, reply))
-            _event(db, attempt.attempt, state=state, change=change, overrun=overrun)
-        self.batches.ended(attempt)
-        self._charge(attempt.run_id, change, request=attempt.request)
+        with self._mutex:
+            self._noted += [
+                ("INTO replies", _reply_row(attempt.attempt, reply)),
+                _event(attempt.attempt, state=state, change=change, overrun=overrun),
+            ]
+            self.batches.ended(attempt)
+            self._charge(attempt.run_id, change, request=attempt.request)
         return Settled(reply, overrun)
+
+    def take_back(self, attempt: Attempt) -> None:
+        """Note that the request never left: nothing is charged."""
+        with self._mutex:
+            release = _NOTHING.minus(attempt.reserved)
+            self._noted.append(_event(attempt.attempt, state="failed", change=release))
+            self._charge(attempt.run_id, release, request=attempt.request)
+
+    def flush(self) -> None:
+        """Put on disk, in one commit, what was noted since the last one."""
+        with self._mutex:
+            if self._noted:
+                with self._write():
+                    pass
 
     def use(self, requests: Iterable[Request], *, run_id: str) -> None:
         """Note that a run was answered from the ledger."""
         rows = [{"run_id": run_id} | _labels(request) for request in requests]
         with self._write() as db:
-            db.executemany(_sql("use"), rows)
+            db.executemany(sql("use"), rows)
 
     # Inside
 
     def _stop_paying(self) -> None:
         try:
+            self.flush()
             self._close_open()
         finally:
             self._lock.release()
 
     def _close_open(self) -> None:
-        left = self._read(_sql("open"), (self._closed_to,))
+        left = self._read(sql("open"), (self._closed_to,))
         last = self._read("SELECT coalesce(max(attempt), 0) FROM attempts")[0][0]
         if left:
             self._totals.clear()
-            with self._write() as db:
-                for number, sent, calls, tokens, microusd in left:
-                    release = _NOTHING if sent else Amount(-calls, -tokens, -microusd)
-                    _event(db, number, state="unknown" if sent else "failed", change=release)
+            for number, sent, *sums in left:
+                release = _NOTHING if sent else _NOTHING.minus(Amount(*sums))
+                self._noted.append(_event(number, state="unknown" if sent else "failed", change=release))
+            self.flush()
         self._closed_to = last
         self.batches.load()
 
@@ -241,75 +262,44 @@ class Ledger:
 
     def _read_totals(self, run_id: str) -> Totals:
         totals = Totals()
-        for stage, domain, *sums in self._read(_sql("spent"), (run_id,)):
+        for stage, domain, *sums in self._read(sql("spent"), (run_id,)):
             totals.add(Amount(*sums), stage=stage, domain=domain)
         return totals
 
     def _answers(self, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-        return {row[0]: row for row in self._read(_sql("answered"), (json.dumps(list(keys)),))}
+        return {row[0]: row for row in self._read(sql("answered"), (json.dumps(list(keys)),))}
 
     def _read(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
-        with self._mutex, _translated(self.path):
+        with self._mutex, translated(self.path):
             return self._db.execute(query, values).fetchall()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on disk when it ends. If it fails, the sums in memory are dropped with it."""
-        with self._mutex, _translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+        """A transaction that is on disk when it ends, with what was noted before it.
+
+        If it fails, all of it is dropped and so are the sums in memory; attempts without an end become `unknown`.
+        """
+        with self._mutex, translated(self.path):
+            noted, self._noted = self._noted, []
             try:
+                self._db.execute("BEGIN IMMEDIATE")
+                for into in dict.fromkeys(into for into, _ in noted):
+                    insert(self._db, into, [row for where, row in noted if where == into])
                 yield self._db
+                self._chain.extend(self._db)
                 self._db.execute("COMMIT")
             except BaseException:
                 self._totals.clear()
+                self._chain.forget()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    with _translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("BEGIN IMMEDIATE")  # two processes may make the file at the same time
-        shape = db.execute("PRAGMA user_version").fetchone()[0]
-        if shape == 0:
-            for statement in _sql("schema").split(";\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_SHAPE}")
-        create_tables(db)
-        db.execute("COMMIT")
-    if shape > _SHAPE:
-        raise PoolError(f"{path}: written by a newer balkit (shape {shape}, known here: {_SHAPE}); upgrade balkit")
-    return db
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the disk is full; the ledger was closed
-        raise PoolError(f"{path}: the ledger cannot be read or written: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise PoolDamaged(f"{path}: not a sound ledger: {error}") from error
-
-
-@cache
-def _queries() -> dict[str, str]:
-    body = files("balkit.teacher").joinpath("calls.sql").read_text(encoding="utf-8")
-    return dict(part.split("\n", 1) for part in body.split("-- name: ")[1:])
-
-
-def _sql(name: str) -> str:
-    return _queries()[name].strip().removesuffix(";")
-
-
-def _event(db: sqlite3.Connection, attempt: int, *, state: str, change: Amount, overrun: bool = False) -> None:
-    values = {"attempt": attempt, "state": state, "overrun": int(overrun), "at": time.time()}
-    change_by = {"calls": change.calls, "tokens": change.tokens, "microusd": change.cost_microusd}
-    db.execute(_sql("event"), values | change_by)
+def _event(attempt: int, *, state: str, change: Amount, overrun: bool = False) -> tuple[str, Row]:
+    seq = None  # the next one
+    sums = (change.calls, change.tokens, change.cost_microusd)
+    return "INTO events", (seq, attempt, state, *sums, int(overrun), time.time())
 
 
 def _charged(attempt: Attempt, reply: Reply) -> tuple[str, Amount]:
@@ -333,9 +323,9 @@ def _storable(reply: Reply) -> Reply:
     return replace(reply, **{name: getattr(reply, name).encode("utf-8", "replace").decode() for name in fields})
 
 
-def _reply_row(attempt: int, reply: Reply) -> dict[str, Any]:
+def _reply_row(attempt: int, reply: Reply) -> Row:
     names = "outcome text finish_reason input_tokens output_tokens cost_microusd author provider_id error raw"
-    return {"attempt": attempt} | {name: getattr(reply, name) for name in names.split()}
+    return (attempt, *(getattr(reply, name) for name in names.split()))
 
 
 def _from_row(request: Request, row: tuple[Any, ...]) -> Reply:
@@ -355,7 +345,7 @@ def _from_row(request: Request, row: tuple[Any, ...]) -> Reply:
 
 
 def _labels(request: Request) -> dict[str, Any]:
-    names = "key purpose endpoint model domain stage example_id"
+    names = "key domain stage example_id"
     return {name: getattr(request, name) for name in names.split()}
 
 

@@ -52,6 +52,30 @@ CREATE TABLE uses (              -- runs that were answered from the ledger, by 
   PRIMARY KEY (key, run_id)
 ) WITHOUT ROWID;
 
+-- name: links
+-- The hash chain over events, attempts and replies (chain.py); a ledger without it gets it with its next commit.
+CREATE TABLE IF NOT EXISTS links (
+  last_seq INTEGER PRIMARY KEY,  -- the last event of its commit
+  digest TEXT NOT NULL           -- sha256 of the link before, and of what `linked` says of its events
+);
+
+-- name: tip
+SELECT last_seq, digest FROM links ORDER BY last_seq DESC LIMIT 1;
+
+-- name: linked
+-- Later events; with the first of an attempt its row, with the last its reply.
+SELECT e.*, a.*, r.*
+FROM events e
+LEFT JOIN attempts a ON a.attempt = e.attempt AND e.state = 'reserved'
+LEFT JOIN replies r ON r.attempt = e.attempt AND e.state IN ('succeeded', 'failed', 'unknown')
+WHERE e.seq > ?
+ORDER BY e.seq;
+
+-- name: unasked
+-- Keys without a request.
+SELECT key FROM attempts WHERE key NOT IN (SELECT key FROM requests)
+UNION SELECT key FROM uses WHERE key NOT IN (SELECT key FROM requests);
+
 -- name: answered
 -- The paid replies of some keys (a JSON array), the first of each.
 SELECT a.key, r.text, r.finish_reason, r.input_tokens, r.output_tokens, r.author, r.provider_id, r.raw, min(a.attempt)
@@ -64,21 +88,6 @@ GROUP BY a.key;
 INSERT OR IGNORE INTO uses
 SELECT :key, :run_id, :domain, :stage, :example_id
 WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE key = :key AND run_id = :run_id);
-
--- name: attempt
--- Opens an attempt.
-INSERT INTO attempts (key, run_id, purpose, endpoint, model, domain, stage, example_id, input_picousd, output_picousd)
-VALUES (:key, :run_id, :purpose, :endpoint, :model, :domain, :stage, :example_id, :input_picousd, :output_picousd);
-
--- name: event
--- Moves an attempt to another state, with the change in what it is charged.
-INSERT INTO events (attempt, state, calls, tokens, microusd, overrun, at)
-VALUES (:attempt, :state, :calls, :tokens, :microusd, :overrun, :at);
-
--- name: reply
--- Keeps what came back.
-INSERT INTO replies VALUES (:attempt, :outcome, :text, :finish_reason, :input_tokens, :output_tokens, :cost_microusd,
-  :author, :provider_id, :error, :raw);
 
 -- name: open
 -- Later attempts without an end, with what is reserved for them; those in a batch wait for its lines.

@@ -91,6 +91,7 @@ class _Asking:
         self._fresh: deque[Request] = deque()
         self._out: deque[Reply] = deque()
         self._asked_by: dict[str, list[Request]] = {}  # key -> equal requests that wait for its reply
+        self._ready: deque[Attempt] = deque()  # noted as sent, the teacher pulls them next
         self._in_flight: dict[str, Attempt] = {}
         self._batching = isinstance(teacher, Batch)
         if isinstance(teacher, Batch):
@@ -141,7 +142,10 @@ class _Asking:
         try:
             for reply in replies:
                 self._settle(reply)
-                yield from self._take()
+                if not reply.more_at_hand:
+                    self._ledger.flush()
+                    self._report()
+                    yield from self._take()
         except GeneratorExit:
             self._end = self._end or TeacherPaused("nobody listens any more")
             if not self._ledger.closed and not self._batching:
@@ -152,8 +156,11 @@ class _Asking:
             if isinstance(replies, Generator):
                 replies.close()
             raise
+        finally:
+            self._take_back()
         for attempt in list(self._in_flight.values()):
             self._settle(Reply(attempt.request, "unknown", error="the teacher brought no reply"))
+        self._ledger.flush()
 
     def _take(self) -> Iterator[Reply]:
         while self._out:
@@ -168,21 +175,44 @@ class _Asking:
     def _next(self) -> Request | None:
         """The next request to send, reserved and noted as sent; None ends the pass."""
         with self._lock:
-            if self._end is not None or self._over is not None or self._limit.wait_s() > 0:
+            if not self._ready:
+                self._make_ready()
+            if self._end is not None or self._limit.wait_s() > 0 or not self._ready:
                 return None
+            attempt = self._ready.popleft()
+            self._in_flight[attempt.request.key] = attempt
+            return attempt.request
+
+    def _make_ready(self) -> None:
+        """Reserve, note as sent and commit together as many requests as the teacher has room for."""
+        self._ledger.flush()  # replies first: a request is looked up before it is bought
+        room = max(1, getattr(self._teacher, "room", 1))
+        while len(self._ready) < room and self._end is None and self._over is None and not self._limit.wait_s() > 0:
             request = self._retries.due(all_of_them=self._batching) or self._next_fresh()
-            if request is None:
-                return None
-            held = self._ledger.batches.held(request.key)
-            if held is not None and not self._batching:
-                self._end = TeacherStopped(_held_message(request))
-                return None
-            attempt = held or self._send(request)
+            attempt = self._attempt_for(request) if request is not None else None
             if attempt is None:
-                self._fresh.appendleft(request)
-                return None
-            self._in_flight[request.key] = attempt
-            return request
+                break
+            self._ready.append(attempt)
+        self._ledger.flush()
+
+    def _attempt_for(self, request: Request) -> Attempt | None:
+        held = self._ledger.batches.held(request.key)
+        if held is not None and not self._batching:
+            self._end = TeacherStopped(_held_message(request))
+            return None
+        attempt = held or self._send(request)
+        if attempt is None:
+            self._fresh.appendleft(request)
+        return attempt
+
+    def _take_back(self) -> None:
+        """What the teacher did not pull has not left."""
+        while self._ready and not self._ledger.closed:
+            attempt = self._ready.pop()
+            if self._ledger.batches.held(attempt.request.key) is None:
+                self._ledger.take_back(attempt)
+                self._count(sent=-1)
+            self._fresh.appendleft(attempt.request)
 
     def _send(self, request: Request) -> Attempt | None:
         """Reserved, and noted as sent unless it is gathered for a batch; None where a cap forbids it."""
@@ -250,7 +280,6 @@ class _Asking:
             if settled.overrun:
                 self._end = self._end or TeacherStopped(_overrun_message(attempt, settled.reply))
             self._follow(settled.reply)
-            self._report()
 
     def _follow(self, reply: Reply) -> None:
         if reply.outcome == "ok":

@@ -85,6 +85,7 @@ class Reply:
     provider_id: str = ""
     error: str = ""
     retry_after_s: float | None = None
+    more_at_hand: bool = False  # the teacher's next reply follows at once: both may be committed together
     cached: bool = False  # set by calls: served from the ledger
     cost_microusd: int = 0  # set by calls
 
@@ -93,5 +94,8 @@ class Teacher(Protocol):
     """Sends each request once. Replies come in completion order, each naming its request."""
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """One attempt a request. Pulls a request only when it can be sent at once: what is pulled is in flight."""
+        """One attempt a request. Pulls a request only when it can be sent at once: what is pulled is in flight.
+
+        A teacher with an attribute `room` says how many requests it would send now, so that they are noted together.
+        """
         ...

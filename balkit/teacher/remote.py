@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -36,6 +38,7 @@ class Remote:
     def __init__(self, section: recipe.Teacher) -> None:
         self._section = section
         self._window = Window(section.concurrency)
+        self.room = section.concurrency
         self._litellm: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keys: Keys | None = None
@@ -51,18 +54,19 @@ class Remote:
         try:
             while more or pending:
                 while more and len(pending) < self._window.size:
+                    self.room = self._window.size - len(pending)
                     request = next(source, None)
                     more = request is not None
                     if request is not None:
                         future = asyncio.run_coroutine_threadsafe(self._attempt(request), self._loop)
                         pending.add(future)
                         future.add_done_callback(done.put)
-                if pending:
-                    future = done.get()
-                    pending.remove(future)
+                burst = _all_of(done) if pending else []
+                pending.difference_update(burst)
+                for left, future in zip(reversed(range(len(burst))), burst, strict=True):
                     reply = future.result()
                     self._window.note(reply.outcome)
-                    yield reply
+                    yield replace(reply, more_at_hand=left > 0)
         finally:
             for future in pending:
                 future.cancel()
@@ -136,6 +140,15 @@ class Remote:
             missing = f"; not set: {', '.join(names)}" if names and not self._section.base_url else ""
             key = f"no teacher.api_key_env in the recipe{missing}"
         return f"{kind}; model {self._section.model} at {where}; {key}"
+
+
+def _all_of(done: queue.SimpleQueue[Future[Reply]]) -> list[Future[Reply]]:
+    """Waits for one that is done; with it all the others that are."""
+    found = [done.get()]
+    with contextlib.suppress(queue.Empty):
+        while True:
+            found.append(done.get_nowait())
+    return found
 
 
 class Window:
