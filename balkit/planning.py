@@ -15,10 +15,9 @@ from typing import Any
 import polars as pl
 
 from balkit import balance, synthesize, tokens, verify
-from balkit.errors import PriceUnknown
 from balkit.pool import Pool
 from balkit.recipe import Recipe
-from balkit.teacher.prices import FREE, Rate, price_of
+from balkit.teacher.prices import rate_of
 
 #: Tokens of a request beyond the example, the label set and the recipe's instructions: template, role markers.
 REQUEST_TOKENS = 150
@@ -211,37 +210,47 @@ class _Planner:
         prompt = self.prompt_tokens.get(row["domain"], self.mean_prompt_tokens)
         writing = synthesize.expected_calls(row["make"], section=section)
         shown = section.demonstrations * prompt + told
-        answers = row["take"] + row["make"] * (section.votes or 1)
-        most_answers = row["take"] * rationale.tries + writing.high * section.per_call * (
-            section.votes or rationale.tries
-        )
-        read = writing.expected * shown + answers * (prompt + asked)
-        written = row["make"] * 2 * prompt + answers * self.reply_tokens
+        made = row["make"], writing.high * section.per_call  # written rows, expected and at most
+        voters = section.votes * len(self.recipe.asked("vote"))
+        answers = {
+            "rationale": row["take"] + (0 if section.votes else made[0]),
+            "vote": made[0] * section.votes,
+        }
+        most_answers = {
+            "rationale": (row["take"] + (0 if section.votes else made[1])) * rationale.tries,
+            "vote": made[1] * voters,
+        }
+        usual = {name: (n, n * (prompt + asked), n * self.reply_tokens) for name, n in answers.items()}
+        usual["synthesis"] = (writing.expected, writing.expected * shown, made[0] * 2 * prompt)
         # At most: every byte of a request a token, every reply as long as max_tokens allows.
-        most_read = tokens.BYTES_PER_TOKEN * (writing.high * 3 * shown + most_answers * 2 * (prompt + asked))
-        most_written = writing.high * section.max_tokens + most_answers * rationale.max_tokens
-        return {
-            "calls": writing.expected + answers,
-            "tokens": read + written,
-            "usd": self.usd(read, written),
-            "max_calls": writing.high + most_answers,
-            "max_tokens": most_read + most_written,
-            "max_usd": self.usd(most_read, most_written),
+        bytes_ = tokens.BYTES_PER_TOKEN
+        most = {
+            name: (n, bytes_ * n * 2 * (prompt + asked), n * rationale.max_tokens) for name, n in most_answers.items()
+        }
+        most["synthesis"] = (writing.high, bytes_ * writing.high * 3 * shown, writing.high * section.max_tokens)
+        return self.summed(usual, dearest=False) | {
+            f"max_{name}": value for name, value in self.summed(most, dearest=True).items()
         }
 
-    def usd(self, read: int, written: int) -> float | None:
-        return None if self.rate is None else self.rate.cost_microusd(read, written) / 1e6
+    def summed(self, parts: Mapping[str, tuple[int, int, int]], *, dearest: bool) -> dict[str, Any]:
+        """Calls, tokens and dollars of (calls, tokens read, tokens written) by purpose."""
+        costs = [self.usd(purpose, *part, dearest=dearest) for purpose, part in parts.items()]
+        known = [cost for cost in costs if cost is not None]
+        return {
+            "calls": sum(calls for calls, _, _ in parts.values()),
+            "tokens": sum(read + written for _, read, written in parts.values()),
+            "usd": sum(known) if len(known) == len(costs) else None,
+        }
 
-    @cached_property
-    def rate(self) -> Rate | None:
-        teacher = self.recipe.teacher
-        if teacher.transport == "recorded" and teacher.price is None:
-            return FREE
-        try:
-            rate = price_of(teacher.model, teacher.price)
-            return rate.halved() if teacher.transport == "batch" else rate
-        except PriceUnknown:
+    def usd(self, purpose: str, calls: int, read: int, written: int, *, dearest: bool) -> float | None:
+        """By the first teacher of a cascade, or the dearest of it; nothing costs nothing whatever the price."""
+        if not calls:
+            return 0.0
+        rates = [rate_of(section) for section in self.recipe.asked(purpose)]
+        costs = [rate.cost_microusd(read, written) / 1e6 for rate in rates if rate is not None]
+        if len(costs) < len(rates):
             return None
+        return max(costs) if dearest else costs[0]
 
     @cached_property
     def prompt_tokens(self) -> dict[str, int]:
@@ -265,8 +274,16 @@ class _Planner:
 
     def notes(self, rows: pl.DataFrame) -> tuple[str, ...]:
         notes = []
-        if self.rate is None:
-            notes.append(f"no price is known for {self.recipe.teacher.model!r}: set teacher.price in the recipe")
+        asked = [one for purpose in ("rationale", "vote", "synthesis") for one in self.recipe.asked(purpose)]
+        unpriced = list(dict.fromkeys(one.model for one in asked if rate_of(one) is None))
+        if unpriced:
+            notes.append(
+                f"no price is known for {', '.join(map(repr, unpriced))}: set its teacher's price in the recipe"
+            )
+        if any(len(self.recipe.asked(purpose)) > 1 for purpose in ("rationale", "vote")):
+            notes.append(
+                "a cascade is planned as if its first teacher's answers all hold; max_usd is its dearest's price"
+            )
         short = int(rows["short"].sum())
         if short:
             notes.append(f"{short} rows cannot be had by fill: {', '.join(self.recipe.fill)}; add synthetic or repeat")

@@ -136,6 +136,24 @@ class Teacher(_Section):
         return (names,) if isinstance(names, str) else names
 
 
+class Teachers(_Section):
+    """Who is asked instead of `teacher`, by purpose. Each has a `name` of its own.
+
+    With `rationale_first` or `vote_first` a cheap one answers first, and only what it fails at is asked of the other:
+    an example's first try is the cheap one's; votes of the other count where the cheap one's do not agree.
+    """
+
+    synthesis: Teacher | None = None
+    rationale: Teacher | None = None
+    rationale_first: Teacher | None = None
+    vote: Teacher | None = None
+    vote_first: Teacher | None = None
+
+    def named(self) -> dict[str, Teacher]:
+        """Those that are given."""
+        return {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
+
+
 class Rationale(_Section):
     """How a worked answer is asked for (`synthesize.rationales`)."""
 
@@ -261,6 +279,7 @@ class Recipe(_Section):
     vectors: Vectors = Vectors()
     answers: Answers = Answers()
     teacher: Teacher
+    teachers: Teachers = Teachers()
     rationale: Rationale = Rationale()
     synthesis: Synthesis = Synthesis()
     caps: Caps = Caps()
@@ -277,17 +296,27 @@ class Recipe(_Section):
             problems.append("fill: real comes first; what is there is used before anything is written or repeated")
         if self.budget_rows < self.stages:
             problems.append(f"budget_rows {self.budget_rows} is smaller than stages {self.stages}")
+        if self.teachers.rationale_first and self.rationale.tries < 2:
+            problems.append("teachers.rationale_first: rationale.tries 1 leaves no try to the other one; set 2 or more")
+        asked = [self.teacher, *self.teachers.named().values()]
+        by_name = {one.name: one for one in asked}
+        if any(by_name[one.name] != one for one in asked):
+            problems.append("teachers: two of the same name differ; give each a `name`, which its calls are kept under")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
+    def asked(self, purpose: str) -> tuple[Teacher, ...]:
+        """Who is asked for a purpose, the first of a cascade first."""
+        first, own = (getattr(self.teachers, name, None) for name in (f"{purpose}_first", purpose))
+        return (*([first] if first else []), own or self.teacher)
+
     def run_digest(self) -> str:
         """sha256 of all that can change the run's data: no caps, concurrency, timeouts, tries, prices, paths, URLs."""
-        body = self.model_dump(mode="json", exclude={"caps": True})
-        for key in ("base_url", "api_key_env", "file", "price", "concurrency", "timeout_s", "tries"):
-            del body["teacher"][key]
-        if body["teacher"]["transport"] == "batch":
-            body["teacher"]["transport"] = "litellm"
+        body = self.model_dump(mode="json", exclude={"caps": True, "teachers": True})
+        body["teacher"] = _asked(self.teacher)
+        if self.teachers.named():
+            body["teachers"] = {name: _asked(one) for name, one in self.teachers.named().items()}
         del body["vectors"]["exact_below"]
         for section, key in (("student", "base"), ("vectors", "model")):
             if _is_folder(body[section][key]):
@@ -346,14 +375,25 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
     def beside(name: str | None) -> str | None:
         return str(folder / name) if name and name != "small" and (folder / name).is_dir() else name
 
-    file = recipe.teacher.file
+    def from_there(teacher: Teacher) -> Teacher:
+        return teacher.model_copy(update={"file": None if teacher.file is None else folder / teacher.file})
+
+    others = {name: from_there(one) for name, one in recipe.teachers.named().items()}
     return recipe.model_copy(
         update={
-            "teacher": recipe.teacher.model_copy(update={"file": None if file is None else folder / file}),
+            "teacher": from_there(recipe.teacher),
+            "teachers": recipe.teachers.model_copy(update=others),
             "vectors": recipe.vectors.model_copy(update={"model": beside(recipe.vectors.model)}),
             "student": recipe.student.model_copy(update={"base": beside(recipe.student.base)}),
         }
     )
+
+
+def _asked(teacher: Teacher) -> dict[str, Any]:
+    """What of a teacher can change the data; a batch answers as single calls do."""
+    unsaid = {"base_url", "api_key_env", "file", "price", "concurrency", "timeout_s", "tries"}
+    body = teacher.model_dump(mode="json", exclude=unsaid)
+    return body | {"transport": "litellm"} if teacher.transport == "batch" else body
 
 
 def _is_folder(name: str | None) -> bool:

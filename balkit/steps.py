@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from balkit import answers, student, synthesize, texts
+from balkit import recipe as recipes
 from balkit.planning import Basis
 from balkit.pool import Commit, Pool, answered, training_rows
 from balkit.recipe import Recipe
@@ -71,25 +72,42 @@ def channel(
     teacher: Teacher | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> synthesize.Channel:
-    """The one way to the recipe's teacher (or the one given), under the recipe's caps and the run's name."""
-    section = recipe.teacher
-    door = ledger.door(
-        teacher or make_teacher(section),
-        run_id=run_id,
-        price=section.price,
-        model=section.model,
-        caps=recipe.caps,
-        tries=section.tries,
-        progress=progress,
-    )
+    """The one way to the recipe's teachers (or to the one given instead of all), under the run's caps and name.
+
+    Each has a door of its own; the caps are the run's over all of them, and so is `progress`.
+    """
+    lines: dict[str, synthesize.Line] = {}
+    seen: dict[str, Progress] = {}
+
+    def line(section: recipes.Teacher) -> synthesize.Line:
+        def note(so_far: Progress) -> None:
+            seen[section.name] = so_far
+            if progress is not None:
+                progress(Progress.sum(seen.values()))
+
+        if section.name not in lines:
+            door = ledger.door(
+                teacher or make_teacher(section),
+                run_id=run_id,
+                price=section.price,
+                model=section.model,
+                caps=recipe.caps,
+                tries=section.tries,
+                progress=note,
+            )
+            lines[section.name] = synthesize.Line(door.ask, section.name, section.model)
+        return lines[section.name]
+
+    usual = line(recipe.teacher)
     return synthesize.Channel(
-        ask=door.ask,
-        endpoint=section.name,
-        model=section.model,
+        ask=usual.ask,
+        endpoint=usual.endpoint,
+        model=usual.model,
         stage=stage,
         section=recipe.rationale,
         expected=recipe.answers,
         labels=labels,
+        lines={purpose: [line(one) for one in recipe.asked(purpose)] for purpose in ("rationale", "synthesis", "vote")},
     )
 
 

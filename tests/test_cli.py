@@ -96,7 +96,7 @@ def test_from_add_to_export_each_step_says_what_comes_next(balkit: Balkit, pool:
     assert code == 0
     assert len((tmp_path / "exports/trl/data/train.jsonl").read_text().splitlines()) == 12
     code, out, _ = balkit("spend", pool, "--json")
-    assert sum(row["calls"] for row in json.loads(out)) == 12
+    assert sum(row["calls"] for row in json.loads(out)["rows"]) == 12
     code, out, _ = balkit("sql", pool, "SELECT count(*) AS n FROM snapshot_rows", "--json")
     assert json.loads(out) == [{"n": 12}]
     assert balkit("check", pool)[0] == 0

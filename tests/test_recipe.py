@@ -17,27 +17,34 @@ from balkit.recipe import Recipe
 
 SMALLEST = {"name": "x", "budget_rows": 30, "teacher": {"transport": "offline"}}
 
+PURPOSES = ("synthesis", "rationale", "rationale_first", "vote", "vote_first")
+RECORDED = {"transport": "recorded", "model": "m", "file": "replies.jsonl", "price": "free"}
+OTHER_TEACHER = {
+    "transport": "offline",
+    "model": "n",
+    "name": "another",
+    "base_url": "http://127.0.0.1:8000",
+    "api_key_env": "KEY",
+    "file": "others.jsonl",
+    "price": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2},
+}
 #: A recipe in which every key may change alone, and another value where the type does not tell one.
 FULL: dict[str, Any] = {
     "name": "x",
     "budget_rows": 30,
-    "teacher": {"transport": "recorded", "model": "m", "file": "replies.jsonl", "price": "free"},
+    "teacher": RECORDED,
     "vectors": {"encoder": "sentence-transformers", "model": "org/encoder"},
     "student": {"base": "org/model", "lora": {"r": 4}},
     "caps": {"per_stage": {}, "per_domain": {}},
+    "teachers": {name: RECORDED | {"name": name} for name in PURPOSES},
 }
 OTHER: dict[str, Any] = {
+    **{f"teachers.{name}.{key}": value for name in PURPOSES for key, value in OTHER_TEACHER.items()},
+    **{f"teacher.{key}": value for key, value in OTHER_TEACHER.items()},
     "name": "y",
     "fill": ["real", "repeat"],
     "answers.labels": ["a", "b"],
     "vectors.model": "org/another",
-    "teacher.transport": "offline",
-    "teacher.model": "n",
-    "teacher.name": "another",
-    "teacher.base_url": "http://127.0.0.1:8000",
-    "teacher.api_key_env": "KEY",
-    "teacher.file": "others.jsonl",
-    "teacher.price": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2},
     "rationale.temperature": 0.9,
     "rationale.instructions": "Be brief.",
     "synthesis.instructions": "Be various.",
@@ -49,8 +56,12 @@ OTHER: dict[str, Any] = {
 }
 #: What cannot change a run's data.
 OUTSIDE = {
-    *("teacher.base_url", "teacher.api_key_env", "teacher.file", "teacher.price"),
-    *("teacher.concurrency", "teacher.timeout_s", "teacher.tries", "vectors.exact_below"),
+    *(
+        f"{place}.{key}"
+        for place in ("teacher", *(f"teachers.{name}" for name in PURPOSES))
+        for key in ("base_url", "api_key_env", "file", "price", "concurrency", "timeout_s", "tries")
+    ),
+    "vectors.exact_below",
     *(f"caps.{scope}{unit}" for scope in ("", "per_stage.", "per_domain.") for unit in ("calls", "tokens", "usd")),
 }
 

@@ -100,27 +100,38 @@ def _percent(fraction: float | None) -> float | None:
 
 
 def spend(pool: PoolPath, as_json: bool = Json) -> None:
-    """Show what teacher calls cost, by run, stage, domain and purpose.
+    """Show what teacher calls cost, by run, stage, purpose, endpoint and domain, and what cascades saved.
 
     Example: balkit spend pools/math
     """
-    import polars as pl
-
     from balkit.pool import Pool
+    from balkit.recipe import load
+    from balkit.report import by_endpoint, cascades
     from balkit.teacher import Ledger
 
     opened = Pool.open(pool)
-    calls = Ledger(opened.path / "calls.sqlite").calls()
-    spent = calls.group_by("run_id", "stage", "purpose", "domain").agg(
-        calls=pl.len(),
-        cached=(pl.col("status") == "cached").sum(),
-        failed=(~pl.col("status").is_in(["cached", "succeeded"])).sum(),
-        input_tokens=pl.col("input_tokens").sum(),
-        output_tokens=pl.col("output_tokens").sum(),
-        usd=pl.col("cost_microusd").sum() / 1e6,
-    )
-    spent = spent.with_columns(pl.col("run_id").str.head(12)).sort("run_id", "stage", "purpose", "domain")
-    frame_out(spent, as_json=as_json)
+    with Ledger(opened.path / "calls.sqlite") as ledger:
+        calls = ledger.calls()
+    saved = []
+    for run_id in sorted(set(calls["run_id"])):
+        recipe = opened.path / "runs" / run_id[:12] / "recipe.yaml"
+        if recipe.exists():
+            mine = calls.filter(calls["run_id"] == run_id)
+            saved += [{"run_id": run_id[:12]} | row for row in cascades(mine, recipe=load(recipe))]
+    if as_json:
+        json_out({"rows": by_endpoint(calls).to_dicts(), "cascades": saved})
+        return
+    frame_out(by_endpoint(calls), as_json=False)
+    for row in saved:
+        typer.echo(_saved(row))
+
+
+def _saved(row: dict[str, Any]) -> str:
+    start = f"run {row['run_id']}: {row['cascade']} ({row['purpose']}): the last was asked about {row['asked_last']:,} "
+    start += f"of {row['examples']:,} examples; ${row['usd']:,.4f} in all"
+    if row["saved_usd"] is None:
+        return f"{start}; what it saved is unknown, for no price of the last is known"
+    return f"{start}, about ${row['saved_usd']:,.4f} less than the last alone"
 
 
 def annotate(

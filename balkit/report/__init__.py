@@ -1,5 +1,6 @@
-"""Frames as text for people."""
+"""What people read: frames as text, what calls cost."""
 
+from balkit.report.spending import by_endpoint, cascades
 from balkit.report.tables import table
 
-__all__ = ["table"]
+__all__ = ["by_endpoint", "cascades", "table"]

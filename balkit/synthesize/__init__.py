@@ -4,7 +4,7 @@ Both go in rounds; a round's requests are a pure function of earlier rounds' rep
 run asks for the same keys and results do not depend on the order in which replies come in.
 """
 
-from balkit.synthesize.asking import Ask, Channel, rationales
+from balkit.synthesize.asking import Ask, Channel, Line, rationales
 from balkit.synthesize.effort import Calls, expected_calls, sub_budget
 from balkit.synthesize.writing import Sources, Written, write_examples
 
@@ -12,6 +12,7 @@ __all__ = [
     "Ask",
     "Calls",
     "Channel",
+    "Line",
     "Sources",
     "Written",
     "expected_calls",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -28,11 +28,21 @@ Ask = Callable[[Iterable[Request]], Iterator[Reply]]
 
 
 @dataclass(frozen=True)
+class Line:
+    """The way to one teacher: its door, and the names that stand in the keys of what it is asked."""
+
+    ask: Ask
+    endpoint: str
+    model: str
+
+
+@dataclass(frozen=True)
 class Channel:
     """The way to the teacher, and what a worked answer must be.
 
     `ask` gives exactly one final reply (ok or permanent) to every request, in any order. `section` says how worked
-    answers are asked for, `expected` and `labels` what a final answer is.
+    answers are asked for, `expected` and `labels` what a final answer is. `lines` lead elsewhere by purpose; several
+    are a cascade: what the first fails at is asked of the next.
     """
 
     ask: Ask
@@ -42,6 +52,11 @@ class Channel:
     section: Rationale
     expected: Answers
     labels: Sequence[str]
+    lines: Mapping[str, Sequence[Line]] = field(default_factory=dict)
+
+    def cascade(self, purpose: Purpose) -> Sequence[Line]:
+        """Who is asked, one after another."""
+        return self.lines.get(purpose) or (Line(self.ask, self.endpoint, self.model),)
 
 
 @dataclass(frozen=True)
@@ -76,28 +91,37 @@ def rationales(examples: pl.DataFrame, *, channel: Channel) -> pl.DataFrame:
     (a hint does not excuse another answer). Reasons: `empty`, `cut_off`, `refusal`, `no_answer`,
     `answer_contradicts_reference`, `call_failed` (not tried again). Free text: an answer must be declared, and is
     compared where the reference has at most 5 words; without a reference any whole text is accepted.
+
     Costs at most `tries` calls an example. What `ask` raises passes through.
     """
     return frame(worked(_examples(examples), channel=channel))
 
 
 def worked(examples: Sequence[Example], *, channel: Channel) -> list[Asked]:
-    """All tries of all examples, sorted by example_id, then sample."""
+    """All tries of all examples, sorted by example_id, then sample. Try t goes to the cascade's t-th, then the last."""
     open_, done = list(examples), list[Asked]()
+    last = len(channel.cascade("rationale")) - 1
     for sample in range(channel.section.tries):
         if not open_:
             break
-        asked = answered(open_, channel=channel, purpose="rationale", samples=(sample,))
+        asked = answered(open_, channel=channel, purpose="rationale", samples=(sample,), turn=min(sample, last))
         done.extend(asked)
-        open_ = [one.example for one in asked if one.reason not in (None, "call_failed")]
+        over = (None,) if sample < last else (None, "call_failed")
+        open_ = [one.example for one in asked if one.reason not in over]
     return sorted(done, key=lambda one: (one.example.example_id, one.sample))
 
 
-def answered(examples: Sequence[Example], *, channel: Channel, purpose: Purpose, samples: Sequence[int]) -> list[Asked]:
-    """One round: each sample of each example, judged; sorted by example_id, then sample. A vote gets no hint."""
+def answered(
+    examples: Sequence[Example], *, channel: Channel, purpose: Purpose, samples: Sequence[int], turn: int = 0
+) -> list[Asked]:
+    """One round: each sample of each example, asked of one of the cascade and judged; sorted by example_id, sample.
+
+    A vote gets no hint.
+    """
+    line = channel.cascade(purpose)[turn]
     wanted = [(one, sample) for one in sorted(examples, key=lambda one: one.example_id) for sample in samples]
-    requests = [_request(one, channel=channel, purpose=purpose, sample=sample) for one, sample in wanted]
-    replies = {(reply.request.example_id, reply.request.sample): reply for reply in channel.ask(requests)}
+    requests = [_request(one, channel=channel, line=line, purpose=purpose, sample=sample) for one, sample in wanted]
+    replies = {(reply.request.example_id, reply.request.sample): reply for reply in line.ask(requests)}
     read = [_read(one, reply=replies[one.example_id, sample], channel=channel) for one, sample in wanted]
     return _compared(read, expected=channel.expected)
 
@@ -144,7 +168,7 @@ def _examples(examples: pl.DataFrame) -> list[Example]:
     return [Example(**row) for row in rows.select("example_id", "prompt", "reference", "domain").iter_rows(named=True)]
 
 
-def _request(example: Example, *, channel: Channel, purpose: Purpose, sample: int) -> Request:
+def _request(example: Example, *, channel: Channel, line: Line, purpose: Purpose, sample: int) -> Request:
     section = channel.section
     hint = section.hint and purpose == "rationale" and example.reference is not None
     used = template("rationale_hint" if hint else "rationale")
@@ -156,8 +180,8 @@ def _request(example: Example, *, channel: Channel, purpose: Purpose, sample: in
     }
     return Request(
         purpose=purpose,
-        endpoint=channel.endpoint,
-        model=channel.model,
+        endpoint=line.endpoint,
+        model=line.model,
         messages=(("user", used.fill(values)),),
         template=used.digest,
         sample=sample,

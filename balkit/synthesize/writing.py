@@ -68,7 +68,8 @@ def write_examples(
     there.
 
     Every new row goes through `verify.new_examples`; then `votes` independent answers without a hint must all agree
-    with the written one (else `vote_disagrees`), and the first of them becomes its rationale. With votes 0 a hinted
+    with the written one (else `vote_disagrees`), and the first of them becomes its rationale; where they do not and the
+    channel has a cascade for votes, its next teacher's votes count instead. With votes 0 a hinted
     rationale is asked for instead. Rows beyond what is missing are not answered: decision `surplus`, not kept.
     Decisions: step `verify`, `vote` or `synthesis`; a refused row's `detail` is JSON with its prompt, its answer and
     why; a reply without rows (`unparsable`, `cut_off`, `malformed`, `call_failed`) stands under its call's key.
@@ -86,7 +87,7 @@ def write_examples(
         checks=Checks.of(shown_rows, known=sources.known, evaluation=sources.evaluation, encode=sources.encode),
     )
     while requests := writing.requests():
-        writing.read(list(channel.ask(requests)))
+        writing.read(list(channel.cascade("synthesis")[0].ask(requests)))
         writing.answer()
     return writing.result()
 
@@ -149,6 +150,7 @@ class _Writing:
         shown_now = self.shelf.draw(domain.name, sample=sample)
         so_far = [row.example.prompt for row in [*domain.kept, *domain.queue]]
         used, channel = template("synthesis"), self.channel
+        line = channel.cascade("synthesis")[0]
         values = {
             "domain": domain.name,
             "count": str(self.section.per_call),
@@ -159,8 +161,8 @@ class _Writing:
         }
         request = Request(
             purpose="synthesis",
-            endpoint=channel.endpoint,
-            model=channel.model,
+            endpoint=line.endpoint,
+            model=line.model,
             messages=(("user", used.fill(values)),),
             template=used.digest,
             sample=sample,
@@ -245,15 +247,16 @@ class _Writing:
                 self._judge(row, asked.get(row.example.example_id, []))
 
     def _answers(self, examples: Sequence[Example]) -> dict[str, list[Asked]]:
-        if self.section.votes:
-            found = answered(examples, channel=self.channel, purpose="vote", samples=range(self.section.votes))
-        else:
+        if not self.section.votes:
             hinted = self.channel.section.model_copy(update={"hint": True})
-            found = worked(examples, channel=replace(self.channel, section=hinted))
-        by_id: dict[str, list[Asked]] = {}
-        for one in found:
-            by_id.setdefault(one.example.example_id, []).append(one)
-        return by_id
+            return _by_id(worked(examples, channel=replace(self.channel, section=hinted)))
+        found: dict[str, list[Asked]] = {}
+        left, samples = list(examples), range(self.section.votes)
+        for turn in range(len(self.channel.cascade("vote"))):
+            if left:
+                found |= _by_id(answered(left, channel=self.channel, purpose="vote", samples=samples, turn=turn))
+            left = [one for one in left if any(vote.reason for vote in found[one.example_id])]
+        return found
 
     def _judge(self, row: Row, asked: Sequence[Asked]) -> None:
         domain = self.domains[row.example.domain]
@@ -293,3 +296,10 @@ class _Writing:
             decisions=frames.DECISIONS.of([*settled, *self.decisions]).sort("domain", "example_id", "step", "reason"),
             calls_made={domain.name: domain.calls_made for domain in self.domains.values() if domain.calls_made},
         )
+
+
+def _by_id(asked: Sequence[Asked]) -> dict[str, list[Asked]]:
+    found: dict[str, list[Asked]] = {}
+    for one in asked:
+        found.setdefault(one.example.example_id, []).append(one)
+    return found

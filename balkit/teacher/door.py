@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +38,12 @@ class Progress:
     failed: int = 0
     tokens: int = 0
     cost_microusd: int = 0
+
+    @classmethod
+    def sum(cls, parts: Iterable[Progress]) -> Progress:
+        """Of several doors together."""
+        rows = [astuple(part) for part in parts]
+        return cls(*(sum(column) for column in zip(*rows, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from balkit.errors import PriceUnknown
-from balkit.recipe import Price
+from balkit.recipe import Price, Teacher
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,17 @@ def price_of(model: str, price: Price | Literal["free"] | None = None) -> Rate:
         f"no price is known for the model {model!r}. Give it in the recipe, in US dollars per million tokens: "
         "teacher.price: {input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}; or teacher.price: free for a local one"
     )
+
+
+def rate_of(section: Teacher) -> Rate | None:
+    """What a recipe's teacher costs; None where no price is known. A batch costs half."""
+    if section.transport in ("recorded", "offline") and section.price is None:
+        return FREE
+    try:
+        rate = price_of(section.model, section.price)
+    except PriceUnknown:
+        return None
+    return rate.halved() if section.transport == "batch" else rate
 
 
 def priced_models() -> dict[str, Rate]:
