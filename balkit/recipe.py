@@ -119,6 +119,10 @@ class Teacher(_Section):
     )
     price: Price | Literal["free"] | None = Field(default=None, description="overrides the shipped table")
     concurrency: Positive = 8
+    rpm: Positive | None = Field(default=None, description="requests a minute, never passed; none: as 429s teach")
+    tpm: Positive | None = Field(
+        default=None, description="tokens a minute, never passed: of each request its estimated prompt and max_tokens"
+    )
     timeout_s: float = Field(default=120.0, gt=0)
     tries: Positive = Field(default=4, description="attempts for a transient failure before the run pauses")
 
@@ -312,7 +316,7 @@ class Recipe(_Section):
         return (*([first] if first else []), own or self.teacher)
 
     def run_digest(self) -> str:
-        """sha256 of all that can change the run's data: no caps, concurrency, timeouts, tries, prices, paths, URLs."""
+        """sha256 of all that can change the run's data: no caps, prices, paths, URLs, nor how fast it asks."""
         body = self.model_dump(mode="json", exclude={"caps": True, "teachers": True})
         body["teacher"] = _asked(self.teacher)
         if self.teachers.named():
@@ -391,7 +395,7 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
 
 def _asked(teacher: Teacher) -> dict[str, Any]:
     """What of a teacher can change the data; a batch answers as single calls do."""
-    unsaid = {"base_url", "api_key_env", "file", "price", "concurrency", "timeout_s", "tries"}
+    unsaid = {"base_url", "api_key_env", "file", "price", "concurrency", "rpm", "tpm", "timeout_s", "tries"}
     body = teacher.model_dump(mode="json", exclude=unsaid)
     return body | {"transport": "litellm"} if teacher.transport == "batch" else body
 

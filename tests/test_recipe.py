@@ -59,7 +59,7 @@ OUTSIDE = {
     *(
         f"{place}.{key}"
         for place in ("teacher", *(f"teachers.{name}" for name in PURPOSES))
-        for key in ("base_url", "api_key_env", "file", "price", "concurrency", "timeout_s", "tries")
+        for key in ("base_url", "api_key_env", "file", "price", "concurrency", "rpm", "tpm", "timeout_s", "tries")
     ),
     "vectors.exact_below",
     *(f"caps.{scope}{unit}" for scope in ("", "per_stage.", "per_domain.") for unit in ("calls", "tokens", "usd")),

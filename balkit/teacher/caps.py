@@ -80,6 +80,11 @@ def estimated_tokens(text: str) -> int:
     return -(-_bytes(text) // 4)
 
 
+def estimated_usage(request: Request) -> int:
+    """Tokens of a request as rate limits count them: the prompt, estimated, and all that it may write."""
+    return sum(estimated_tokens(text) for _, text in request.messages) + request.max_tokens
+
+
 def reached(caps: Caps, totals: Totals, *, request: Request, need: Amount) -> CapReached | None:
     """The error for the first cap that charging `need` would pass; None where all of them hold."""
     for who, recipe_key, limits, used in _scopes(caps, totals, request=request):

@@ -19,9 +19,11 @@ from typing import Any
 
 from balkit import recipe
 from balkit.errors import need
+from balkit.teacher.caps import estimated_usage
 from balkit.teacher.faults import outcome_of, retry_after_s
 from balkit.teacher.keys import Keys
 from balkit.teacher.protocol import Outcome, Reply, Request
+from balkit.teacher.retry import Tempo
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ _LAST_WORDS_S = 5.0  # what the end of the process waits for the loop's tasks
 
 
 class Remote:
-    """Sends each request once, at most `concurrency` at a time, and fewer after a 429.
+    """Sends each request once, at most `concurrency` at a time, fewer after a 429, and within `rpm` and `tpm`.
 
     Needs `balkit[teacher]`. `ask` is synchronous over an event loop in a thread, so that it works where a loop runs
     already. Every attempt ends by `timeout_s`. Raises `TeacherStopped` where the key's variable is not set.
@@ -38,7 +40,8 @@ class Remote:
     def __init__(self, section: recipe.Teacher) -> None:
         self._section = section
         self._window = Window(section.concurrency)
-        self.room = section.concurrency
+        self._tempo = Tempo(section.rpm, section.tpm)
+        self.room = 1 if self._tempo.limited else section.concurrency
         self._litellm: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keys: Keys | None = None
@@ -53,15 +56,17 @@ class Remote:
         more = True
         try:
             while more or pending:
-                while more and len(pending) < self._window.size:
-                    self.room = self._window.size - len(pending)
+                while more and (free := self._window.size - len(pending)) > 0 and not self._tempo.wait_s():
+                    self.room = 1 if self._tempo.limited else free
                     request = next(source, None)
                     more = request is not None
                     if request is not None:
+                        self._tempo.sent(estimated_usage(request))
                         future = asyncio.run_coroutine_threadsafe(self._attempt(request), self._loop)
                         pending.add(future)
                         future.add_done_callback(done.put)
-                burst = _all_of(done) if pending else []
+                wait_s = self._tempo.wait_s() if more and free > 0 else None
+                burst = _all_of(done, wait_s=wait_s) if pending or wait_s else []
                 pending.difference_update(burst)
                 for left, future in zip(reversed(range(len(burst))), burst, strict=True):
                     reply = future.result()
@@ -142,10 +147,11 @@ class Remote:
         return f"{kind}; model {self._section.model} at {where}; {key}"
 
 
-def _all_of(done: queue.SimpleQueue[Future[Reply]]) -> list[Future[Reply]]:
-    """Waits for one that is done; with it all the others that are."""
-    found = [done.get()]
+def _all_of(done: queue.SimpleQueue[Future[Reply]], *, wait_s: float | None) -> list[Future[Reply]]:
+    """Waits for one that is done, at most so long; with it all the others that are."""
+    found = []
     with contextlib.suppress(queue.Empty):
+        found.append(done.get(timeout=wait_s))
         while True:
             found.append(done.get_nowait())
     return found

@@ -1,10 +1,11 @@
-"""When a failed attempt is made again. The waits are `Door`'s; a transport makes single attempts."""
+"""When requests are sent, and failed ones again. Retries wait in `Door`; a transport makes single attempts."""
 
 from __future__ import annotations
 
 import heapq
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from balkit.teacher.protocol import Request
@@ -82,3 +83,33 @@ class RateLimit:
     def hopeless(self) -> bool:
         """Whether the pause would end after the deadline."""
         return self._since is not None and self._until - self._since > self._pace.rate_limit_deadline_s
+
+
+class Tempo:
+    """Spaces requests so that no 60 seconds hold more requests or tokens than their limits (None: no limit).
+
+    What a busy process missed it may catch up with, for one second; the spaces are a little longer to make up for it.
+    """
+
+    _CATCH_UP_S = 1.0
+
+    def __init__(self, rpm: int | None, tpm: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = (rpm, tpm)
+        self._clock = clock
+        self._free_at = [float("-inf"), float("-inf")]
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self._limits != (None, None)
+
+    def wait_s(self) -> float:
+        """Until the next request may leave."""
+        return max(0.0, *(at - self._clock() for at in self._free_at))
+
+    def sent(self, tokens: int) -> None:
+        """Note that one left."""
+        earliest = self._clock() - self._CATCH_UP_S
+        for i, (limit, cost) in enumerate(zip(self._limits, (1, tokens), strict=True)):
+            if limit is not None:
+                self._free_at[i] = max(earliest, self._free_at[i]) + cost * (60 + self._CATCH_UP_S) / limit
