@@ -6,5 +6,6 @@ comparable across domains. The result does not depend on the order of the rows.
 
 from balkit.selection.choose import Evidence, select
 from balkit.selection.coverage import Spread, spread
+from balkit.selection.grid import on_grid
 
-__all__ = ["Evidence", "Spread", "select", "spread"]
+__all__ = ["Evidence", "Spread", "on_grid", "select", "spread"]

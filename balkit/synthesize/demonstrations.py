@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from balkit import texts
+from balkit import selection, texts
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -80,7 +80,8 @@ class Shelf:
     def _farthest_first(self, domain: str, pool: Sequence[int]) -> list[int]:
         assert self.encode is not None
         if domain not in self._vectors:
-            self._vectors[domain] = self.encode([one.prompt for one in self._of(domain)])
+            encoded = self.encode([one.prompt for one in self._of(domain)])
+            self._vectors[domain] = selection.on_grid(encoded, name="demonstrations")  # ties decide a request's key
         vectors = self._vectors[domain][list(pool)]
         chosen = [0]
         closest = vectors @ vectors[0]
