@@ -207,6 +207,14 @@ def test_all_problems_of_all_files_are_reported_together(pool: Pool, tmp_path: P
     assert len(found) == len(expected)
 
 
+@pytest.mark.parametrize("domain", ["sp\nace", "sp\race", "sp\tace", "sp\x07ace", "sp\u2028ace", "sp\x85ace"])
+def test_a_domain_with_a_line_end_or_control_character_is_refused(pool: Pool, tmp_path: Path, domain: str) -> None:
+    path = jsonl(tmp_path / "x.jsonl", [*GOOD, {"q": "Where?", "a": "there", "subject": domain}])
+    (said,) = problems(pool, path)
+    assert said.startswith(f"{path} line 3: the domain ('subject') ")
+    assert said.isprintable()
+
+
 def test_an_error_says_that_nothing_was_added(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(IngestError, match="nothing was added: 1 problem\n"):
         take(pool, tmp_path / "nowhere.jsonl")

@@ -5,6 +5,7 @@ Reading (`files.py`) gives cells as text; here they become examples, or problems
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import duckdb
 
 Source = str | Path | pl.DataFrame
+
+_NOT_IN_A_NAME = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line ends
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,10 @@ def _examples(table: Table) -> tuple[pl.DataFrame, list[str]]:
             problems.append(f"{place}: the prompt ({table.columns.prompt!r}) is empty")
         if not domain:
             problems.append(f"{place}: the domain ({table.columns.domain!r}) is empty")
+        elif any(unicodedata.category(c) in _NOT_IN_A_NAME for c in domain):
+            problems.append(
+                f"{place}: the domain ({table.columns.domain!r}) has a line end or a control character: {domain!r}"
+            )
         if prompt and domain:
             kept.append((texts.example_id(prompt, reference), prompt, reference, domain, place))
     schema = dict.fromkeys(("example_id", "prompt", "reference", "domain", "place"), pl.String)
