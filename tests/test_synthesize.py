@@ -464,3 +464,29 @@ def test_an_empty_value_leaves_no_gap() -> None:
     )
     assert "\n\n\n" not in filled
     assert "<<" not in filled
+
+
+def test_a_domain_whose_replies_cannot_be_read_is_asked_once_more_and_then_given_up() -> None:
+    teacher = Teacher(lambda request: "no JSON here" if request.purpose == "synthesis" else honest(request))
+    written = write(teacher, {"tin": 8}, per_call=8, calls_per_row=9)
+    first, second = teacher.of("synthesis")
+    assert (first.sample, second.sample) == (0, 1)
+    assert written.decisions["reason"].to_list() == ["unparsable"] * 2
+    assert sorted(written.decisions["example_id"]) == sorted([first.key, second.key])
+    assert written.decisions["detail"].to_list() == ["no JSON here"] * 2
+
+
+def test_a_reply_that_can_be_read_after_one_that_cannot_goes_on_as_usual() -> None:
+    def rule(request: Request) -> str:
+        return "no JSON here" if request.purpose == "synthesis" and request.sample % 2 == 0 else honest(request)
+
+    written = write(Teacher(rule), {"tin": 4}, per_call=2, calls_per_row=9)
+    assert written.decisions.filter("kept").height == 4
+
+
+def test_what_was_mended_in_a_reply_is_said_with_its_rows() -> None:
+    def rule(request: Request) -> str:
+        return f"Gladly:\n{new_texts(request)}" if request.purpose == "synthesis" else honest(request)
+
+    written = write(Teacher(rule), {"tin": 2}, per_call=2)
+    assert set(written.decisions.filter("kept")["detail"]) == {"the JSON of the reply was mended: backslashes or prose"}

@@ -33,6 +33,39 @@ def test_what_holds_no_examples_is_unparsable(text: str) -> None:
     assert (parsed.fault, parsed.examples) == ("unparsable", ())
 
 
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        (ONE, ()),
+        (f"\n{ONE} ", ()),
+        (f"```json\n{ONE}\n```", ("code fence",)),
+        (f"Here they are:\n{ONE}", ("backslashes or prose",)),
+        (json.dumps(json.loads(ONE)["examples"]), ("bare list",)),
+        (ONE.replace('"2"', "2"), ("reply.examples.0.answer is no string",)),
+        (ONE.replace('"answer"', '"why": "so", "answer"'), ("reply.examples.0.why is not asked for",)),
+        (ONE.replace('{"examples"', '{"note": 1, "examples"'), ("reply.note is not asked for",)),
+    ],
+)
+def test_what_a_reply_needed_beyond_the_schema_is_recorded(text: str, mended: tuple[str, ...]) -> None:
+    parsed = replies.examples(text)
+    assert (parsed.examples, parsed.fault, parsed.mended) == ((("What is 1 + 1?", "2"),), None, mended)
+
+
+def test_our_check_of_the_schema_agrees_with_a_whole_validator() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(replies.SCHEMA)
+    entries = [{"prompt": "a", "answer": "b"}, {"prompt": "a"}, {"prompt": 1, "answer": "b"}, "x", [], None]
+    entries += [{"prompt": "a", "answer": "b", "more": 1}]
+    values = [{"examples": [one]} for one in entries] + [{"examples": 1}, {"examples": []}, {}, [], 3, None, "x"]
+    for value in values:
+        assert (replies.misfit(value, schema) is None) == jsonschema.Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"examples": ' + "[" * 100_000])
+def test_json_that_is_too_deep_is_unparsable(text: str) -> None:
+    assert replies.examples(text).fault == "unparsable"
+
+
 def test_entries_of_another_shape_are_counted_not_guessed() -> None:
     parsed = replies.examples('{"examples": [{"prompt": "a", "answer": "b"}, {"prompt": "a"}, "x", {"prompt": 1}]}')
     assert (parsed.examples, parsed.malformed) == ((("a", "b"),), 3)
@@ -49,7 +82,7 @@ def test_of_a_reply_that_breaks_off_the_whole_entries_are_read() -> None:
 def test_latex_with_single_backslashes_is_read_as_meant(latex: str) -> None:
     parsed = replies.examples(f'{{"examples": [{{"prompt": "What is ${latex}$?", "answer": "{latex}"}}]}}')
     assert parsed.examples == ((f"What is ${latex}$?", latex),)
-    assert parsed.repaired
+    assert parsed.mended
 
 
 @given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=20)), max_size=4))
@@ -57,7 +90,7 @@ def test_what_was_written_as_json_is_read_back(pairs: list[tuple[str, str]]) -> 
     body = json.dumps({"examples": [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]})
     parsed = replies.examples(body)
     assert parsed.malformed == 0
-    assert parsed.repaired or parsed.examples == tuple(pairs)
+    assert parsed.mended or parsed.examples == tuple(pairs)
 
 
 @given(st.text(max_size=200))

@@ -27,7 +27,7 @@ class Row:
 
     example: Example
     parents: tuple[str, ...]
-    repaired: bool
+    mended: str | None  # what was mended in the JSON of its reply
 
     def stored(self) -> dict[str, object]:
         """As a row of EXAMPLES."""

@@ -7,6 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+#: What a reply is to be: asked of the provider where it can be, and always checked here.
+SCHEMA = (
+    '{"additionalProperties":false,"properties":{"examples":{"items":{"additionalProperties":false,"properties":'
+    '{"answer":{"type":"string"},"prompt":{"type":"string"}},"required":["prompt","answer"],"type":"object"},'
+    '"type":"array"}},"required":["examples"],"type":"object"}'
+)
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)(?:\n```\s*)?$", re.DOTALL)
 #: LaTeX commands that begin like a JSON escape: unescaped, "\frac" would be read as a form feed and "rac".
 _COMMANDS = (
@@ -31,36 +37,72 @@ class Parsed:
     examples: tuple[tuple[str, str], ...]  # (prompt, answer)
     malformed: int = 0  # entries that are not a prompt and an answer
     fault: str | None = None
-    repaired: bool = False  # unescaped LaTeX was escaped, or prose around the JSON left out
+    mended: tuple[str, ...] = ()  # what the second step did, where the text as it came did not fit the schema
 
 
 def examples(text: str) -> Parsed:
-    """The examples of a reply, inside a code fence or not, as `{"examples": [...]}` or as the bare list.
+    """The examples of a reply.
 
-    What is mended is said: LaTeX backslashes that JSON would swallow, prose around the JSON, and a reply that breaks
-    off, of which the entries before the break are kept.
+    First as it is: one JSON value that fits `SCHEMA`. Else a second step mends what can be mended without guessing, and
+    says so: a code fence or prose around the JSON, LaTeX backslashes that JSON would swallow, the bare list, answers
+    that are numbers, keys that nobody asked for, and a reply that breaks off, of which the entries before the break are
+    kept.
     """
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return _second_step(text)
+    if misfit(value, json.loads(SCHEMA)) or _SWALLOWED.search(_all_text(value)):
+        return _second_step(text)
+    return _parsed(value["examples"], fault=None, mended=())
+
+
+def misfit(value: Any, schema: dict[str, Any], place: str = "reply") -> str | None:
+    """Where a value first departs from a JSON Schema; None where it fits. Knows the words that `SCHEMA` uses."""
+    kind = {"object": dict, "array": list, "string": str}[schema["type"]]
+    if not isinstance(value, kind):
+        return f"{place} is no {schema['type']}"
+    if isinstance(value, list):
+        parts = [(f"{place}.{at}", part, schema["items"]) for at, part in enumerate(value)]
+    elif isinstance(value, dict):
+        names = schema["properties"]
+        wrong = [f"{place}.{name} is missing" for name in schema["required"] if name not in value]
+        wrong += [f"{place}.{name} is not asked for" for name in value if name not in names]
+        if wrong:
+            return wrong[0]
+        parts = [(f"{place}.{name}", value[name], names[name]) for name in value]
+    else:
+        return None
+    return next((found for where, part, inner in parts if (found := misfit(part, inner, where))), None)
+
+
+def _second_step(text: str) -> Parsed:
     fenced = _FENCE.match(text)
     body = (fenced[1] if fenced else text).strip()
+    mended = ["code fence"] if fenced else []
     try:
-        value, repaired = json.loads(body), False
-    except json.JSONDecodeError:
-        value, repaired = _second_try(body), True
+        value = json.loads(body)
+    except (json.JSONDecodeError, RecursionError):
+        value = _second_try(body)
+        mended.append("backslashes or prose")
     if value is not None and _SWALLOWED.search(_all_text(value)):
-        value, repaired = _second_try(body) or value, True
+        value = _second_try(body) or value
+        mended.append("backslashes")
     if value is None:
         whole = _whole_entries(_LATEX.sub(r"\1\\\\", body))
-        return _parsed(whole, fault="cut_off" if whole else "unparsable", repaired=False)
+        return _parsed(whole, fault="cut_off" if whole else "unparsable", mended=())
     entries = value.get("examples") if isinstance(value, dict) else value
     if not isinstance(entries, list):
         return Parsed((), fault="unparsable")
-    return _parsed(entries, fault=None, repaired=repaired)
+    misfits = misfit({"examples": entries} if entries is value else value, json.loads(SCHEMA))
+    mended += ["bare list"] if entries is value else []
+    return _parsed(entries, fault=None, mended=(*mended, *([misfits] if misfits else [])))
 
 
-def _parsed(entries: list[Any], *, fault: str | None, repaired: bool) -> Parsed:
+def _parsed(entries: list[Any], *, fault: str | None, mended: tuple[str, ...]) -> Parsed:
     read = [_entry(entry) for entry in entries]
     found = tuple(pair for pair in read if pair is not None)
-    return Parsed(found, malformed=len(read) - len(found), fault=fault, repaired=repaired)
+    return Parsed(found, malformed=len(read) - len(found), fault=fault, mended=mended)
 
 
 def _entry(entry: Any) -> tuple[str, str] | None:
@@ -79,7 +121,7 @@ def _second_try(body: str) -> Any:
     for candidate in (escaped, escaped[first : last + 1]):
         try:
             return json.loads(candidate)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             continue
     return None
 
@@ -94,7 +136,7 @@ def _whole_entries(body: str) -> list[Any]:
             return entries
         try:
             entry, at = decoder.raw_decode(body, start)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return entries
         entries.append(entry)
     return entries

@@ -19,11 +19,8 @@ from balkit.synthesize.effort import sub_budget
 from balkit.synthesize.templates import template
 from balkit.teacher.protocol import Reply, Request
 
-SCHEMA = (
-    '{"additionalProperties":false,"properties":{"examples":{"items":{"additionalProperties":false,"properties":'
-    '{"answer":{"type":"string"},"prompt":{"type":"string"}},"required":["prompt","answer"],"type":"object"},'
-    '"type":"array"}},"required":["examples"],"type":"object"}'
-)
+#: Rounds in which no reply of a domain could be read, until it is given up: the first, and one asked again.
+_UNREADABLE = 2
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,9 @@ def write_examples(
 ) -> Written:
     """Has up to `missing` new examples (rows by domain) written, in rounds over all domains at once.
 
-    A domain ends when its rows are there, when its sub-budget of synthesis calls (`sub_budget`) is used up, or at a
-    call that can never work. `start_sample` counts a domain's earlier synthesis calls of this run: ordinals go on
-    there.
+    A domain ends when its rows are there, when its sub-budget of synthesis calls (`sub_budget`) is used up, at a
+    call that can never work, or after two rounds in a row without one reply that could be read. `start_sample` counts
+    a domain's earlier synthesis calls of this run: ordinals go on there.
 
     Every new row goes through `verify.new_examples`; then `votes` independent answers without a hint must all agree
     with the written one (else `vote_disagrees`), and the first of them becomes its rationale; where they do not and the
@@ -103,6 +100,7 @@ class _Domain:
     rows_asked: int = 0
     queue: list[Row] = field(default_factory=list)  # checked, not answered yet
     kept: list[Row] = field(default_factory=list)
+    unreadable: int = 0  # rounds in a row in which no reply could be read
     good: int = 0  # rows that passed the checks and were not refused afterwards
 
     def next_calls(self, *, per_call: int) -> int:
@@ -168,7 +166,7 @@ class _Writing:
             sample=sample,
             max_tokens=self.section.max_tokens,
             temperature=self.section.temperature,
-            schema=SCHEMA,
+            schema=replies.SCHEMA,
             domain=domain.name,
             stage=channel.stage,
             count=self.section.per_call,
@@ -187,9 +185,10 @@ class _Writing:
 
     def read(self, got: Sequence[Reply]) -> None:
         """Reads a round's replies, has their rows checked, and queues those that pass."""
-        rows: list[Row] = []
+        rows, readable = list[Row](), set[str]()
         for reply in sorted(got, key=lambda reply: (reply.request.domain, reply.request.sample)):
-            rows.extend(self._rows(reply))
+            rows.extend(self._rows(reply, readable=readable))
+        self._give_up({reply.request.domain for reply in got}, readable=readable)
         if not rows:
             return
         decisions = self.checks.faults(
@@ -206,8 +205,16 @@ class _Writing:
             else:
                 self.decisions.append(decision | {"detail": detail(row, other=decision["detail"])})
 
-    def _rows(self, reply: Reply) -> list[Row]:
-        """The rows of one reply; what cannot be read is decided on at once."""
+    def _give_up(self, asked: set[str], *, readable: set[str]) -> None:
+        """A domain whose replies could not be read is asked once more (by the next ordinals), then no more."""
+        for name in asked:
+            domain = self.domains[name]
+            domain.unreadable = 0 if name in readable else domain.unreadable + 1
+            if domain.unreadable >= _UNREADABLE:
+                domain.calls_left = 0
+
+    def _rows(self, reply: Reply, *, readable: set[str]) -> list[Row]:
+        """The rows of one reply; what cannot be read is decided on at once, with its text. Notes readable domains."""
         request = reply.request
         if reply.outcome != "ok":
             self.domains[request.domain].calls_left = 0
@@ -218,9 +225,13 @@ class _Writing:
             self._reply_fault(reply, reason=parsed.fault, detail=reply.text)
         if parsed.malformed:
             self._reply_fault(reply, reason="malformed", detail=reply.text)
+        if parsed.examples or not (parsed.fault or parsed.malformed):
+            readable.add(request.domain)
+        else:  # says nothing of how many rows are good
+            self.domains[request.domain].rows_asked -= self.section.per_call
         parents = self.parents[request.key]
         return [
-            Row(self._example(prompt, answer, domain=request.domain), parents, parsed.repaired)
+            Row(self._example(prompt, answer, domain=request.domain), parents, ", ".join(parsed.mended) or None)
             for prompt, answer in parsed.examples
         ]
 
@@ -285,7 +296,7 @@ class _Writing:
                 "kept": rank < len(domain.kept),
                 "reason": "written" if rank < len(domain.kept) else "surplus",
                 "rank": rank,
-                "detail": "the JSON of the reply was mended" if row.repaired else None,
+                "detail": f"the JSON of the reply was mended: {row.mended}" if row.mended else None,
             }
             for domain in self.domains.values()
             for rank, row in enumerate([*domain.kept, *domain.queue])

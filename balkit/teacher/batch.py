@@ -48,7 +48,7 @@ class Batch:
     or does not know a batch, `TeacherPaused` where it cannot be reached; neither ends what is in a batch.
     """
 
-    room = 500  # requests that are reserved together
+    room = 500  # requests and replies that are committed to the ledger together
 
     def __init__(self, section: recipe.Teacher, *, patience: Patience | None = None, most_lines: int = 10_000) -> None:
         self.journal: Journal | None = None
@@ -161,14 +161,22 @@ class Batch:
                 if replies is not None:
                     waiting.remove(batch)
                     pause = self._patience.first_poll_s
-                    for reply in sorted(replies, key=lambda reply: reply.outcome != "ok"):
-                        if reply.request.key in wanted:
-                            yield reply
-                        else:
-                            self.journal.keep(reply)
+                    yield from self._handed_out(replies, wanted=wanted)
             if waiting:
                 time.sleep(pause)
                 pause = min(pause * 1.5, self._patience.longest_poll_s)
+
+    def _handed_out(self, replies: Iterable[Reply], *, wanted: set[str]) -> Iterator[Reply]:
+        """Good ones first; what nobody waits for is kept. Groups of `room` are committed together."""
+        assert self.journal is not None
+        mine = []
+        for reply in sorted(replies, key=lambda reply: reply.outcome != "ok"):
+            if reply.request.key in wanted:
+                mine.append(reply)
+            else:
+                self.journal.keep(reply)
+        for number, reply in enumerate(mine, start=1):
+            yield replace(reply, more_at_hand=number % self.room != 0 and number < len(mine))
 
     def _collect(self, batches: Iterable[OpenBatch]) -> None:
         """One look at batches that nobody waits for now: what they brought was paid for."""
