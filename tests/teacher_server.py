@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 
@@ -28,6 +28,9 @@ class Say:
     cut: Literal["", "reset", "half"] = ""  # drop the connection before, or in the middle of, the body
     body: str | None = None  # sent as it is
     finish_reason: str = "stop"
+    refusal: str | None = None  # said instead of a text
+    times: int = 1  # so often is the whole answer sent
+    close_after_s: float | None = None  # no length is given, and the connection ends only then
     output_tokens: int = 5
 
 
@@ -117,12 +120,18 @@ class _Handler(BaseHTTPRequestHandler):
         content = (say.body if say.body is not None else json.dumps(_payload(say, body))).encode()
         self.send_response(say.status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
+        if say.close_after_s is None:
+            self.send_header("Content-Length", str(len(content)))
+        else:
+            self.send_header("Connection", "close")
         for name, value in say.headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content[: len(content) // 2] if say.cut == "half" else content)
         self.wfile.flush()
+        time.sleep(say.close_after_s or 0.0)
+        if say.times > 1:
+            return self._answer(replace(say, times=say.times - 1), body)
         if say.cut == "half":
             self._reset()
         return say.status == 200 and not say.cut and say.body is None
@@ -149,15 +158,14 @@ def _payload(say: Say, body: dict[str, Any]) -> dict[str, Any]:
     if say.status != 200:
         return {"error": {"message": say.error, "type": "error", "code": say.code}}
     text = say.text if say.text is not None else f"echo: {body['messages'][-1]['content']}"
+    message = {"role": "assistant", "content": text if say.refusal is None else None, "refusal": say.refusal}
     read = sum(len(message["content"]) // 4 + 4 for message in body["messages"])
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 0,
         "model": "served-model-1",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": say.finish_reason}
-        ],
+        "choices": [{"index": 0, "message": message, "finish_reason": say.finish_reason}],
         "usage": {
             "prompt_tokens": read,
             "completion_tokens": say.output_tokens,

@@ -9,6 +9,7 @@ batch of the provider's stays `sent` over the ends of processes, until it is fet
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
 import time
@@ -167,6 +168,10 @@ class Ledger:
                 self._payers -= 1
                 if self._payers == 0 and not self.closed:
                     self._stop_paying()
+
+    def free_bytes(self) -> int:
+        """What the disk under the ledger still takes."""
+        return shutil.disk_usage(self.path.parent).free
 
     def totals(self, run_id: str) -> Totals:
         """The run's sums, kept current while paying."""

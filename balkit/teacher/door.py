@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BATCH = 500  # requests looked up in the ledger together
 _WAITING = 500  # retries that may wait before no fresh requests are sent
 _BATCH_AHEAD = 50_000  # replies from the ledger that may wait while a provider's batch is gathered
+_DISK_BYTES = 32 * 2**20  # kept free for the replies to what is in flight, and for DuckDB's last commit
 _GOES_ON = "What was paid for is kept; the same command continues"
 
 
@@ -192,6 +193,11 @@ class _Asking:
     def _make_ready(self) -> None:
         """Reserve, note as sent and commit together as many requests as the teacher has room for."""
         self._ledger.flush()  # replies first: a request is looked up before it is bought
+        if (free := self._ledger.free_bytes()) < _DISK_BYTES:
+            self._end = self._end or TeacherPaused(
+                f"{self._ledger.path}: the disk is nearly full ({free // 2**20} MiB left, {_DISK_BYTES // 2**20} are "
+                f"kept for replies that are on their way); make room. {_GOES_ON}"
+            )
         room = max(1, getattr(self._teacher, "room", 1))
         while len(self._ready) < room and self._end is None and self._over is None and not self._limit.wait_s() > 0:
             request = self._retries.due(all_of_them=self._batching) or self._next_fresh()

@@ -14,6 +14,7 @@ from balkit.errors import PoolDamaged, PoolError
 from balkit.teacher.batches import create_tables
 
 _SHAPE = 1  # PRAGMA user_version
+_FULL = "; is the disk full? What was handed out is kept, and the same command continues"
 _MOST_VALUES = 30_000  # of one statement; SQLite takes 32,766
 
 Row = tuple[Any, ...]
@@ -46,7 +47,8 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the disk is full; the ledger was closed
-        raise PoolError(f"{path}: the ledger cannot be read or written: {error}") from error
+        full = _FULL if any(words in str(error) for words in ("full", "disk I/O")) else ""
+        raise PoolError(f"{path}: the ledger cannot be read or written: {error}{full}") from error
     except sqlite3.DatabaseError as error:
         raise PoolDamaged(f"{path}: not a sound ledger: {error}") from error
 

@@ -1,0 +1,88 @@
+"""A disk that fills up: a small file system where one can be mounted, else a limit on the size of files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from balkit.errors import TeacherPaused
+from balkit.recipe import Caps
+from balkit.teacher import Ledger, Reply, Request, Scripted
+
+SCRIPT = """
+import resource, sys
+from balkit.errors import PoolError
+from balkit.recipe import Caps
+from balkit.teacher import Ledger, Request, Scripted
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+def request(i):
+    return Request("rationale", "t", "m", (("user", f"q{i}"),), "t", 0, 60, 0.5)
+ledger = Ledger(sys.argv[1])
+try:
+    door = ledger.door(Scripted(lambda r: "x" * 20_000), run_id="r", price="free", model="m", caps=Caps(), tries=3)
+    for reply in door.ask(request(i) for i in range(1000)):
+        print(reply.request.key, flush=True)
+except PoolError as error:
+    print(error, file=sys.stderr)
+    sys.exit(1)
+"""
+
+
+def request(i: int) -> Request:
+    return Request("rationale", "t", "m", (("user", f"q{i}"),), "t", 0, 60, 0.5)
+
+
+def test_a_write_that_fails_stops_the_run_and_loses_nothing_that_was_handed_out(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert f"{path}: the ledger cannot be read or written" in done.stderr
+    assert "is the disk full? What was handed out is kept" in done.stderr
+    keys = done.stdout.split()
+    assert 5 < len(keys) < 1000
+    with Ledger(path) as ledger:
+        assert ledger.cached(keys) == set(keys)
+        assert ledger.check() == []
+        door = ledger.door(Scripted(lambda r: "y"), run_id="r", price="free", model="m", caps=Caps(), tries=3)
+        replies = list(door.ask(request(i) for i in range(100)))
+        assert sum(reply.cached for reply in replies) == len(keys)
+        assert ledger.check() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_nearly_full_pauses_the_run_with_every_reply_kept(small_disk: Path) -> None:
+    sent: list[str] = []
+
+    def say(asked: Request) -> Reply:
+        sent.append(asked.key)
+        return Reply(asked, "ok", text="x" * 100_000, input_tokens=1, output_tokens=1)
+
+    with Ledger(small_disk / "calls.sqlite") as ledger:
+        door = ledger.door(Scripted(say), run_id="r", price="free", model="m", caps=Caps(), tries=3)
+        replies: list[str] = []
+        asking = door.ask(request(i) for i in range(1000))
+        with pytest.raises(TeacherPaused, match="the disk is nearly full"):
+            replies.extend(reply.request.key for reply in asking)
+        assert 5 < len(replies) < 1000
+        assert replies == sent
+        assert ledger.cached(sent) == set(sent)
+        assert ledger.check() == []
