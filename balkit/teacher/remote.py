@@ -34,8 +34,8 @@ class Remote:
     """Sends each request once, at most `concurrency` at a time, fewer after a 429, and within `rpm` and `tpm`.
 
     Needs `balkit[teacher]`. `ask` is synchronous over an event loop in a thread, so that it works where a loop runs
-    already. Every attempt ends by `timeout_s`. A reply's `raw` is what LiteLLM read, as JSON, since it hands on no bytes.
-    Raises `TeacherStopped` where the key's variable is not set.
+    already. Every attempt ends by `timeout_s`. Raises `TeacherStopped` where the key's variable is not set.
+    A reply's `raw` is what LiteLLM made of the answer, as JSON, since it hands on no bytes.
     """
 
     def __init__(self, section: recipe.Teacher) -> None:
