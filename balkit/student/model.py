@@ -95,11 +95,15 @@ def load(folder: Path, *, whole: bool = False, quantize: str | None = None) -> L
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a base or a checkpoint; a pretrained base has its own where it came from."""
-    transformers = need("transformers", extra="train")
+    load_from = need("transformers", extra="train").AutoTokenizer.from_pretrained
     if (Path(folder) / "tokenizer.json").exists() or (Path(folder) / "tokenizer_config.json").exists():
-        return transformers.AutoTokenizer.from_pretrained(str(folder))
-    source = folders.read_manifest(folder)["base"]
-    return transformers.AutoTokenizer.from_pretrained(source["name"], **_gguf(source))
+        tokenizer = load_from(str(folder))
+    else:
+        source = folders.read_manifest(folder)["base"]
+        tokenizer = load_from(source["name"], **_gguf(source))
+    # Marked as said already: a text beyond the context is ours to refuse or to cut. `model_max_length` would be saved.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
 
 
 def read_weights(source: dict[str, Any], *, device: str, whole: bool, quantize: str | None) -> Any:
