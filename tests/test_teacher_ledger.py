@@ -13,7 +13,7 @@ from balkit.recipe import Caps, Limits, Price
 from balkit.teacher import Ledger, Pace, Progress, Reply, Request, Scripted
 from balkit.teacher.door import Door
 from balkit.teacher.offline import Offline
-from balkit.teacher.protocol import Teacher
+from balkit.teacher.protocol import Outcome, Teacher
 
 PRICE = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
 FAST = Pace(first_wait_s=0.001, longest_wait_s=0.01, rate_limit_deadline_s=5.0)
@@ -162,6 +162,14 @@ def test_a_dead_server_pauses_the_run_early(ledger: Ledger) -> None:
     _, error = drain(through(ledger, teacher), many(5000))
     assert isinstance(error, TeacherPaused)
     assert len(teacher.asked) < 2000
+
+
+@pytest.mark.parametrize("outcome", ["transient", "stop", "rate_limited"])
+def test_what_a_teacher_said_ends_in_one_stop(ledger: Ledger, outcome: Outcome) -> None:
+    teacher = Scripted(lambda request: Reply(request, outcome, error="Connection error.", retry_after_s=3600.0))
+    for requests in (many(1), many(50)):
+        _, error = drain(through(ledger, teacher), requests)
+        assert "Connection error. " in str(error)
 
 
 def test_a_permanent_failure_fails_only_its_row(ledger: Ledger) -> None:

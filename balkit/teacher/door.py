@@ -127,8 +127,8 @@ class _Asking:
             raise self._end
         if self._given_up:
             raise TeacherPaused(
-                f"{len(self._given_up)} calls ran out of {self._terms.tries} tries; the last said: {self._last_error}. "
-                f"No row was rejected for it. {_GOES_ON} and asks them again"
+                f"{len(self._given_up)} calls ran out of {self._terms.tries} tries; the last said: "
+                f"{_told(self._last_error)} No row was rejected for it. {_GOES_ON} and asks them again"
             )
 
     def _more(self) -> bool:
@@ -302,7 +302,9 @@ class _Asking:
             self._refused[reply.request.key] = replace(reply, raw="")
             self._answer(reply)
         elif reply.outcome == "stop":
-            self._end = TeacherStopped(f"the teacher {reply.request.endpoint!r} stopped: {reply.error}. {_GOES_ON}")
+            self._end = TeacherStopped(
+                f"the teacher {reply.request.endpoint!r} stopped: {_told(reply.error)} {_GOES_ON}"
+            )
         elif reply.outcome == "rate_limited":
             self._wait_for_limit(reply)
         else:
@@ -322,7 +324,7 @@ class _Asking:
         if self._limit.hopeless():
             self._end = self._end or TeacherPaused(
                 f"the teacher {reply.request.endpoint!r} limits the rate and would not answer before "
-                f"{self._limit.wait_s():,.0f} s from now: {reply.error}. {_GOES_ON}"
+                f"{self._limit.wait_s():,.0f} s from now: {_told(reply.error)} {_GOES_ON}"
             )
 
     def _try_again(self, reply: Reply) -> None:
@@ -338,7 +340,7 @@ class _Asking:
         if self._given_up_in_a_row >= self._terms.pace.out_of_tries_in_a_row:
             self._end = self._end or TeacherPaused(
                 f"{self._given_up_in_a_row} calls in a row ran out of {self._terms.tries} tries; the last said: "
-                f"{self._last_error}. {_GOES_ON} and asks them again"
+                f"{_told(self._last_error)} {_GOES_ON} and asks them again"
             )
 
     # The rest
@@ -371,6 +373,10 @@ class _Asking:
 def is_free(teacher: Teacher) -> bool:
     """Whether a teacher says of itself that its answers cost nothing and can be had again (`is_free = True`)."""
     return bool(getattr(teacher, "is_free", False))
+
+
+def _told(error: str) -> str:
+    return f"{error.rstrip(' .')}."
 
 
 def _held_message(request: Request) -> str:
