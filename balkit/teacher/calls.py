@@ -274,6 +274,10 @@ class Ledger:
     def _answers(self, keys: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         return {row[0]: row for row in self._read(sql("answered"), (json.dumps(list(keys)),))}
 
+    def query(self, name: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a reading query of calls.sql."""
+        return self._read(sql(name), values)
+
     def _read(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
         with self._mutex, translated(self.path):
             return self._db.execute(query, values).fetchall()

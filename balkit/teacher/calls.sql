@@ -134,3 +134,34 @@ HAVING max(e.state = 'succeeded') <> coalesce(max(r.outcome = 'ok'), 0)
   OR sum(e.state IN ('succeeded', 'failed', 'unknown')) > 1
   OR max(e.state = 'reserved') = 0
   OR sum(e.calls) < 0 OR sum(e.tokens) < 0 OR sum(e.microusd) < 0;
+
+-- name: keys_like
+-- Keys that begin so (bound: the beginning, and the same with a last character above all digits), a few of them.
+SELECT key FROM requests WHERE key >= ? AND key < ? ORDER BY key LIMIT 20;
+
+-- name: body
+SELECT body FROM requests WHERE key = ?;
+
+-- name: attempts_at
+-- All attempts at a key, with the replies.
+SELECT a.attempt, a.run_id, a.domain, a.stage, a.example_id, a.input_picousd, a.output_picousd, sum(e.microusd), m.token,
+       r.outcome, r.text, r.finish_reason, r.input_tokens, r.output_tokens, r.author, r.provider_id, r.error, r.raw
+FROM attempts a JOIN events e USING (attempt) LEFT JOIN batch_members m USING (attempt) LEFT JOIN replies r USING (attempt)
+WHERE a.key = ?
+GROUP BY a.attempt
+ORDER BY a.attempt;
+
+-- name: events_at
+SELECT e.attempt, e.state, e.at FROM events e JOIN attempts a USING (attempt) WHERE a.key = ? ORDER BY e.seq;
+
+-- name: uses_at
+-- Runs that were answered from the ledger.
+SELECT run_id FROM uses WHERE key = ? ORDER BY run_id;
+
+-- name: asked_before
+-- Requests for one purpose that were first asked before an attempt, with their bodies.
+SELECT q.key, q.body, min(a.attempt) AS first
+FROM requests q JOIN attempts a USING (key)
+WHERE a.purpose = ? AND q.key <> ?
+GROUP BY q.key
+HAVING first < ?;

@@ -12,6 +12,9 @@ from balkit import texts
 Purpose = Literal["rationale", "synthesis", "vote"]
 Outcome = Literal["ok", "rate_limited", "transient", "unknown", "permanent", "stop"]
 
+#: What the key is made of, in the order of `Request.body`.
+PARTS = ("purpose", "endpoint", "model", "messages", "template", "sample", "max_tokens", "temperature", "schema")
+
 
 @dataclass(frozen=True)
 class Request:
