@@ -157,6 +157,16 @@ def test_a_broken_line_is_named_and_nothing_is_added(balkit: Balkit, pool: str, 
     assert json.loads(balkit("log", pool, "--json")[1])[0]["version"] == 2
 
 
+@pytest.mark.parametrize("path", ["new", "deep/new", "there", "."])
+def test_a_refused_add_leaves_no_blank_pool_behind(balkit: Balkit, tmp_path: Path, path: str) -> None:
+    (tmp_path / "there").mkdir()
+    write_jsonl(tmp_path / "rows.jsonl", [{"question": "a", "topic": ""}])
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = balkit("add", path, "rows.jsonl", "--prompt", "question", "--domain", "topic")
+    assert (code, "is empty" in err) == (1, True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_recipes_problems_come_all_at_once_with_suggestions(balkit: Balkit, pool: str, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
         "name: x\nbudget_row: 3\nbalance: {policy: unform}\nteacher: {transport: offline}\n"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from balkit.cli.show import Json, frame_out, json_out
+
+if TYPE_CHECKING:
+    from balkit.pool import Pool
 
 PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="POOL")]
 
@@ -33,16 +38,36 @@ def add(
 
     Example: balkit add pools/math train.jsonl --prompt question --answer answer --domain subject
     """
-    from balkit.pool import Pool
-
-    opened = Pool.open(pool) if (pool / "pool.duckdb").exists() else Pool.create(pool)
-    report = opened.add(files, prompt=prompt, answer=answer, domain=domain, split=split, message=message)
+    with _opened_or_made(pool) as opened:
+        report = opened.add(files, prompt=prompt, answer=answer, domain=domain, split=split, message=message)
     if as_json:
         json_out(asdict(report))
         return
     typer.echo(f"version {report.version}: {report.new} new of {report.rows} rows, {report.duplicate} already there")
     if report.leaks:
         typer.echo(f"{report.leaks} prompts stand in both train and eval; runs leave them out of training")
+
+
+@contextmanager
+def _opened_or_made(path: Path) -> Iterator[Pool]:
+    """The pool of the folder; one made here goes again, with the folders made for it, if its first rows are refused."""
+    from balkit.errors import BalkitError
+    from balkit.pool import Pool
+
+    if (path / "pool.duckdb").exists():
+        yield Pool.open(path)
+        return
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    made = Pool.create(path)
+    try:
+        yield made
+    except BalkitError:
+        if made.version == 0:  # nobody else has added to it meanwhile
+            for name in ("HEAD", "pool.duckdb"):
+                (path / name).unlink()
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def coverage(
