@@ -190,6 +190,15 @@ def test_wrong_usage_exits_with_2(balkit: Balkit) -> None:
     assert balkit("no-such-command")[0] == 2
 
 
+def test_reading_makes_no_ledger(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    before = sorted((tmp_path / pool).rglob("*"))
+    code, out, _ = balkit("spend", pool, "--json")
+    assert (code, json.loads(out)) == (0, {"rows": [], "cascades": []})
+    assert balkit("spend", pool)[0] == 0
+    assert balkit("check", pool)[0] == 0
+    assert sorted((tmp_path / pool).rglob("*")) == before
+
+
 def test_writing_sql_is_refused(balkit: Balkit, pool: str) -> None:
     code, _, err = balkit("sql", pool, "DROP TABLE examples")
     assert code == 1

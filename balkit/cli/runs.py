@@ -104,14 +104,16 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
 
     Example: balkit spend pools/math
     """
+    from balkit import frames
     from balkit.pool import Pool
     from balkit.recipe import load
     from balkit.report import by_endpoint, cascades
     from balkit.teacher import Ledger
 
-    opened = Pool.open(pool)
-    with Ledger(opened.path / "calls.sqlite") as ledger:
-        calls = ledger.calls()
+    opened, calls = Pool.open(pool), frames.CALLS.empty()
+    if (opened.path / "calls.sqlite").exists():  # a Ledger would make it
+        with Ledger(opened.path / "calls.sqlite") as ledger:
+            calls = ledger.calls()
     saved = []
     for run_id in sorted(set(calls["run_id"])):
         recipe = opened.path / "runs" / run_id[:12] / "recipe.yaml"
