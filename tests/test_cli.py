@@ -210,13 +210,16 @@ def test_recipes_are_listed_shown_copied_and_described(balkit: Balkit, tmp_path:
     assert "quickstart" in listed
     assert all(listed.values()), "each recipe starts with a comment that says what it is"
     assert balkit("recipes", "show", "quickstart")[1].startswith("#")
-    assert balkit("recipes", "copy", "quickstart", "mine.yaml")[0] == 0
+    assert json.loads(balkit("recipes", "show", "quickstart", "--json")[1])["name"] == "quickstart"
+    code, out, _ = balkit("recipes", "copy", "quickstart", "mine.yaml", "--json")
+    assert (code, json.loads(out)) == (0, {"file": "mine.yaml"})
     assert recipes.load(tmp_path / "mine.yaml").name == "quickstart"
     code, _, err = balkit("recipes", "copy", "quickstart", "mine.yaml")
     assert (code, "exists already" in err) == (1, True)
     code, _, err = balkit("recipes", "show", "quickstrt")
     assert (code, "did you mean quickstart?" in err) == (1, True)
-    assert "budget_rows" in json.loads(balkit("recipes", "schema")[1])["properties"]
+    for schema in (balkit("recipes", "schema"), balkit("recipes", "schema", "--json")):
+        assert "budget_rows" in json.loads(schema[1])["properties"]
 
 
 def test_every_shipped_recipe_is_valid() -> None:

@@ -77,11 +77,16 @@ def recipes_list(as_json: bool = Json) -> None:
 
 
 @recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
-    """Print one.
+def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")], as_json: bool = Json) -> None:
+    """Print one; as JSON with every default filled in.
 
     Example: balkit recipes show quickstart
     """
+    if as_json:
+        from balkit.recipe import load
+
+        json_out(load(_shipped(name)).model_dump(mode="json"))
+        return
     typer.echo(_shipped(name).read_text(encoding="utf-8"), nl=False)
 
 
@@ -89,6 +94,7 @@ def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) 
 def recipes_copy(
     name: Annotated[str, typer.Argument(help="A recipe's name.")],
     to: Annotated[Path, typer.Argument(help="The new file.")],
+    as_json: bool = Json,
 ) -> None:
     """Copy one, to change it.
 
@@ -102,12 +108,15 @@ def recipes_copy(
             file.write(text)
     except FileExistsError:
         raise BalkitError(f"{to} exists already: choose another name, or remove it") from None
+    if as_json:
+        json_out({"file": str(to)})
+        return
     typer.echo(f"{to}: change it, then `balkit plan POOL {to}`")
 
 
 @recipes_app.command("schema")
-def recipes_schema() -> None:
-    """Print the JSON Schema of a recipe, for editors.
+def recipes_schema(as_json: bool = Json) -> None:
+    """Print the JSON Schema of a recipe, for editors; it is JSON with or without --json.
 
     Example: balkit recipes schema > recipe.schema.json
     """
