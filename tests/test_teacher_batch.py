@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small import make_pool, make_recipe
 from teacher_server import Say, TeacherServer
 
-from balkit import recipe
+from balkit import recipe, steps
 from balkit.errors import CapReached, TeacherPaused, TeacherStopped
 from balkit.recipe import Caps, Price
 from balkit.teacher import Batch, Ledger, Pace, Reply, Request, Scripted, make_teacher
@@ -134,6 +135,18 @@ def test_a_batch_whose_making_was_not_answered_is_looked_for_and_not_made_again(
     assert ledger.spent("r").calls == 4
 
 
+def test_a_batch_that_was_made_unheard_is_found_by_the_next_process(tmp_path: Path) -> None:
+    with TeacherServer() as server:
+        server.batches.create_faults, server.batches.list_status = ["made"], 401
+        with Ledger(tmp_path / "calls.sqlite") as ledger, pytest.raises(TeacherStopped, match="stays open"):
+            bought(ledger, batch(server), questions(4))
+        server.batches.list_status = 200
+        with Ledger(tmp_path / "calls.sqlite") as ledger:
+            assert len(bought(ledger, batch(server), questions(4))) == 4
+            assert ledger.spent("r").calls == 4
+        assert len(server.batches.batches) == 1
+
+
 def test_a_batch_that_was_never_made_is_made_at_the_next_try(ledger: Ledger) -> None:
     with TeacherServer() as server:
         server.batches.create_faults = [503]
@@ -165,7 +178,7 @@ def test_a_cap_holds_for_what_is_gathered(ledger: Ledger) -> None:
 
 _RUN = """
 import sys
-from balkit import recipe
+from balkit import recipe, steps
 from balkit.recipe import Caps, Price
 from balkit.teacher import Batch, Ledger, Request
 from balkit.teacher.batch import Patience
@@ -278,7 +291,16 @@ def test_keys_appear_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not [path for path in tmp_path.iterdir() if CANARY.encode() in path.read_bytes()]
 
 
-def test_batch_and_single_calls_are_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_with_batches_is_run_as_any_other(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", sizes={"fruit": 6, "tool": 4}, eval_rows=0)
+    with TeacherServer(lambda i: Say(text="So it is.\nAnswer: fruit")) as server:
+        teacher = {"name": "t", "transport": "batch", "model": "openai/m", "base_url": server.url, "price": "free"}
+        written = steps.annotate(pool, make_recipe(teacher=teacher), split="train")
+        assert len(server.batches.batches) == 2  # one a round: the wrong ones are asked again
+    assert (written["accepted"].sum(), written.height) == (6, 6 + 2 * 4)
+
+
+def test_batch_and_single_calls_are_the_same_run() -> None:
     def digest(transport: str) -> str:
         teacher = {"transport": transport, "model": "openai/m"}
         return recipe.load({"name": "x", "budget_rows": 9, "teacher": teacher}).run_digest()

@@ -26,8 +26,10 @@ INSERT INTO events (attempt, state, calls, tokens, microusd, overrun, at) VALUES
 SELECT m.token, a.attempt, a.key, a.run_id, q.body, a.domain, a.stage, a.example_id,
        a.input_picousd, a.output_picousd, sum(e.calls), sum(e.tokens), sum(e.microusd)
 FROM batch_members m JOIN attempts a USING (attempt) JOIN events e USING (attempt) JOIN requests q USING (key)
+WHERE NOT EXISTS (
+  SELECT 1 FROM events f WHERE f.attempt = m.attempt AND f.state IN ('succeeded', 'failed', 'unknown')
+)
 GROUP BY a.attempt
-HAVING NOT max(e.state IN ('succeeded', 'failed', 'unknown'))
 ORDER BY a.attempt;
 
 -- name: steps
