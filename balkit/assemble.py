@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from balkit import balance, frames, selection, synthesize
+from balkit import balance, frames, selection, synthesize, texts
 from balkit.pool import ANSWERED, training_rows
 from balkit.recipe import Select, Synthesis
 
@@ -136,6 +136,7 @@ def _part(given: Mapping[str, int], rows: int) -> dict[str, int]:
 def _rank(quotas: Mapping[str, int], material: Material, *, stage: int, tools: Tools) -> pl.DataFrame:
     """DECISIONS of `select` for every domain with a quota or room for others' rows."""
     parts = [frames.DECISIONS.empty()]
+    seed = int(texts.rank_key(tools.seed, "select", stage)[:16], 16)  # seed + stage would be another seed's other stage
     scored = {row["example_id"]: row for row in material.scores.iter_rows(named=True)}
     for (domain,), candidates in material.real.sort("domain", "example_id").group_by("domain", maintain_order=True):
         quota = quotas.get(str(domain), 0)
@@ -152,7 +153,6 @@ def _rank(quotas: Mapping[str, int], material: Material, *, stage: int, tools: T
             max_ifd=tools.select.max_ifd,
             strata=tools.select.strata,
         )
-        seed = tools.seed + stage
         parts.append(selection.select(candidates, quota=quota, method=method, evidence=evidence, seed=seed))
     return pl.concat(parts)
 
