@@ -171,6 +171,7 @@ class _Work:
     ranking: pl.DataFrame
     queue: dict[str, deque[str]] = field(init=False)  # domain -> real example ids not yet tried, best first
     surplus: pl.DataFrame = field(init=False)
+    tried: dict[str, str] = field(default_factory=dict)  # real example id -> why its turn came
     taken: list[dict[str, Any]] = field(default_factory=list)  # rows of this stage, in the order of arrival
     examples: list[pl.DataFrame] = field(default_factory=list)
     rationales: list[pl.DataFrame] = field(default_factory=list)
@@ -218,7 +219,7 @@ class _Work:
         return dict(both.group_by("domain").len().iter_rows())
 
     def result(self, quotas: Mapping[str, int]) -> StageRows:
-        decisions = pl.concat([_settled(self.ranking, self.taken, quotas), *self.decisions])
+        decisions = pl.concat([_settled(self.ranking, self.taken, self.tried, quotas=quotas), *self.decisions])
         taken = pl.DataFrame([{name: row[name] for name in ANSWERED} for row in self.taken], schema=ANSWERED)
         examples = pl.concat([frames.EXAMPLES.empty(), *self.examples])
         rationales = pl.concat([frames.RATIONALES.empty(), *self.rationales])
@@ -233,7 +234,7 @@ class _Work:
 
 def _take_real(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     """The best-ranked real rows; a rejected one is replaced by the next until the domain has none left."""
-    lacking = dict(wanted)
+    lacking, turn = dict(wanted), "took over" if work.deficits else "chosen"
     while True:
         batch = [
             work.queue[domain].popleft()
@@ -242,6 +243,8 @@ def _take_real(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
         ]
         if not batch:
             return lacking
+        work.tried |= dict.fromkeys(batch, turn)
+        turn = "refill" if turn == "chosen" else turn
         order = pl.DataFrame({"example_id": batch}, schema={"example_id": pl.String})
         examples = order.join(work.material.real, on="example_id", maintain_order="left")
         accepted = work.answered(examples, hint=work.tools.channel.section.hint)
@@ -339,21 +342,28 @@ def _decided(rows: pl.DataFrame, *, step: str, method: str) -> pl.DataFrame:
     )
 
 
-def _settled(ranking: pl.DataFrame, taken: Sequence[Mapping[str, Any]], quotas: Mapping[str, int]) -> pl.DataFrame:
-    """The ranking with what became of it; far below the quota, rows that were never tried are left out."""
+def _settled(
+    ranking: pl.DataFrame, taken: Sequence[Mapping[str, Any]], tried: Mapping[str, str], *, quotas: Mapping[str, int]
+) -> pl.DataFrame:
+    """The ranking with what became of it; far below the quota, rows that were never tried are left out.
+
+    A kept row was `chosen`, a `refill` for a rejected one, or `took over` from a domain that lacked rows.
+    """
     ids = pl.Series("example_id", [row["example_id"] for row in taken], dtype=pl.String)
     quota = pl.col("domain").replace_strict(dict(quotas), default=0, return_dtype=pl.Int64)
-    within = pl.col("rank").is_not_null() & (pl.col("rank") < quota)
+    turn = pl.col("example_id").replace_strict(dict(tried), default=None, return_dtype=pl.String)
     is_in = pl.col("example_id").is_in(ids.implode())
     return (
         ranking.with_columns(
             kept=is_in,
-            reason=pl.when(is_in & ~within)
-            .then(pl.lit("refill"))
-            .when(~is_in & within)
+            reason=pl.when(is_in & (turn != "chosen"))
+            .then(turn)
+            .when(~is_in & turn.is_not_null())
             .then(pl.lit("rationale rejected"))
+            .when(~is_in & pl.col("kept"))
+            .then(pl.lit("not tried"))
             .otherwise("reason"),
         )
-        .filter(pl.col("rank").is_null() | pl.col("kept") | (pl.col("rank") < 3 * quota + 100))
+        .filter(pl.col("rank").is_null() | turn.is_not_null() | (pl.col("rank") < 3 * quota + 100))
         .select(frames.DECISIONS.columns.keys())
     )

@@ -12,6 +12,7 @@ from small import Rule, make_recipe, rows
 from balkit import frames, synthesize, texts
 from balkit.assemble import Material, StageRows, Tools, assemble
 from balkit.teacher import Scripted
+from balkit.vectors import make_encoder
 
 
 def real(**sizes: int) -> pl.DataFrame:
@@ -38,13 +39,8 @@ def stage_of(
     """A stage that takes rows at random; the teacher is wrong about prompts with the word `wrong`."""
     recipe = make_recipe(select={"first": "random", "then": "random"}, rationale={"tries": 1, "max_tokens": 64})
     nothing: dict[str, Any] = {"evaluation": [], "known": [], "calls_made": {}}
-    rule = Rule(wrong=wrong)
-
-    def encode(prompts: Sequence[str]) -> Any:
-        raise AssertionError("random needs no vectors")
-
     channel = synthesize.Channel(
-        ask=Scripted(rule).ask, endpoint="rule", model="rule-1", stage=stage, section=recipe.rationale,
+        ask=Scripted(Rule(wrong=wrong)).ask, endpoint="rule", model="rule-1", stage=stage, section=recipe.rationale,
         expected=recipe.answers, labels=tuple(quotas),
     )  # fmt: skip
     material = Material(
@@ -52,7 +48,7 @@ def stage_of(
         scores=frames.SCORES.empty(), **nothing,
     )  # fmt: skip
     share = {domain: Fraction(1, len(quotas)) for domain in quotas}
-    tools = Tools(seed, fill, recipe.select, recipe.synthesis, share, channel, encode)
+    tools = Tools(seed, fill, recipe.select, recipe.synthesis, share, channel, make_encoder(recipe.vectors).encode)
     return assemble(quotas, material, stage=stage, tools=tools)
 
 
@@ -68,3 +64,34 @@ def test_no_seed_and_stage_share_their_draws_with_another() -> None:
         for stage in range(1, 4)
     ]
     assert len(set(draws)) == 9
+
+
+def said(done: StageRows) -> dict[str, str]:
+    """example_id -> the reason of its choice."""
+    return dict(done.decisions.filter(pl.col("step") == "select").select("example_id", "reason").iter_rows())
+
+
+def test_every_row_says_what_became_of_it() -> None:
+    examples = real(fruit=30)
+    done = stage_of({"fruit": 10}, examples, wrong="apple")
+    reasons, ids = said(done), taken(done)
+    ranked = done.decisions.filter(pl.col("step") == "select").sort("rank")["example_id"].to_list()
+    fallen = set(done.rationales.filter(~pl.col("accepted"))["example_id"])
+    assert fallen - set(ranked[:10]), "a refill was rejected too"
+    assert {one for one, reason in reasons.items() if reason == "rationale rejected"} == fallen
+    assert {one for one, reason in reasons.items() if reason == "chosen"} == ids & set(ranked[:10])
+    assert {one for one, reason in reasons.items() if reason == "refill"} == ids - set(ranked[:10])
+    assert {one for one, reason in reasons.items() if reason == "below quota"} == set(ranked) - ids - fallen
+
+
+def test_rows_for_another_domains_deficit_are_taken_over() -> None:
+    done = stage_of({"fruit": 5, "bird": 5}, real(fruit=30, bird=2))
+    domains = dict(done.rows.select("example_id", "domain").iter_rows())
+    told = [(domains[one], reason) for one, reason in said(done).items() if one in domains]
+    counted = {pair: told.count(pair) for pair in told}
+    assert counted == {("bird", "chosen"): 2, ("fruit", "chosen"): 5, ("fruit", "took over"): 3}
+
+
+def test_real_rows_that_fill_leaves_out_were_not_rejected() -> None:
+    reasons = said(stage_of({"fruit": 2}, real(fruit=3), fill=("synthetic",)))
+    assert set(reasons.values()) == {"not tried", "below quota"}
