@@ -49,8 +49,9 @@ RATIONALES = _kind(
     rationale_id=_S, example_id=_S, text=_S, answer=_S, accepted=_B, reason=_S, detail=_S, source=_S, author=_S,
 )  # fmt: skip
 
-#: One number that a checkpoint gives an example; `value` null has a `reason` (too_long, empty, not_finite).
-SCORES = _kind("SCORES", "value reason", example_id=_S, checkpoint=_S, name=_S, value=_F, reason=_S)
+#: One number that a checkpoint gives an example; `value` null has a `reason` (too_long, empty, not_finite). `settings`
+#: says what else decides it, such as whose answer is scored; the same checkpoint may have several.
+SCORES = _kind("SCORES", "value reason", example_id=_S, checkpoint=_S, name=_S, settings=_S, value=_F, reason=_S)
 
 #: Examples per domain before choosing: `real` in the pool's train split, `unused` of them not yet considered.
 COUNTS = _kind("COUNTS", domain=_S, real=_I, unused=_I)
@@ -73,10 +74,12 @@ SNAPSHOT_ROWS = _kind(
     prompt=_S, reference=_S, rationale=_S, answer=_S, author=_S,
 )  # fmt: skip
 
-#: What a checkpoint answered to each example of a split.
+#: What a checkpoint answered to each example of a split; `settings` says how it was asked and read.
 EVALUATIONS = _kind(
-    "EVALUATIONS", "predicted", checkpoint=_S, example_id=_S, domain=_S, split=_S, predicted=_S, correct=_B, text=_S
-)
+    "EVALUATIONS",
+    "predicted",
+    checkpoint=_S, settings=_S, example_id=_S, domain=_S, split=_S, predicted=_S, correct=_B, text=_S,
+)  # fmt: skip
 
 #: Settled teacher calls, without their texts: the mirror of the ledger that SQL can join.
 CALLS = _kind(

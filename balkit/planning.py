@@ -82,7 +82,12 @@ def plan(pool: Pool, recipe: Recipe) -> Plan:
 
     Raises `BudgetError` for a budget below one row a domain or an empty pool.
     """
-    return _Planner(Basis(pool.examples(origin="source"), recipe), recipe).plan()
+    return plan_of(Basis(pool.examples(origin="source"), recipe))
+
+
+def plan_of(basis: Basis) -> Plan:
+    """The plan of the recipe that a basis was made for; see `plan`."""
+    return _Planner(basis, basis.recipe).plan()
 
 
 @dataclass(frozen=True)

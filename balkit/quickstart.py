@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import polars as pl
@@ -20,7 +21,6 @@ from balkit.recipe import Recipe
 from balkit.report import table
 from balkit.stages import Notify, RunResult, run
 from balkit.steps import validation_rows
-from balkit.student import digest, summarise
 
 #: The arms: name in the report -> shipped recipe.
 ARMS = {"natural_random": "quickstart_natural_random", "baldistill_adaptive": "quickstart"}
@@ -113,12 +113,18 @@ def peak_rss_mib() -> float:
 def _arm(pool: Pool, result: RunResult, *, head: frozenset[str]) -> dict[str, Any]:
     """One arm of the report. Head and tail are those of the balanced arm, so that both arms are split alike."""
     last = result.stages[-1]
-    assert last.checkpoint is not None
-    summary = summarise(pool.evaluations(checkpoint=digest(last.checkpoint)), head=head)
+    assert last.summary is not None
     trained = dict(pool.snapshot(result.snapshot_id).rows.group_by("domain").len().iter_rows())
     per_domain = {
         domain: {**body, "train_rows": trained.get(domain, 0), "head": domain in head}
-        for domain, body in summary["per_domain"].items()
+        for domain, body in last.summary["per_domain"].items()
+    }
+    split = {"head": [], "tail": []}  # type: dict[str, list[float]]
+    for body in per_domain.values():
+        split["head" if body["head"] else "tail"].append(body["accuracy"])
+    summary = {
+        **last.summary,
+        **{f"{part}_accuracy": mean(found) if found else None for part, found in split.items()},
     }
     return {
         **summary,

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from balkit import frames, steps, student, synthesize, texts
+from balkit import frames, steps, student, synthesize, verify
 from balkit import recipe as recipes
 from balkit.assemble import Material, StageRows, Tools, assemble, candidates
 from balkit.errors import RunError
-from balkit.planning import Basis
+from balkit.planning import Basis, plan_of
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
+from balkit.runs import RunRecord, runs_of, write
 from balkit.synthesize import Channel
 from balkit.teacher import Ledger, Progress, Spent, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
@@ -106,37 +106,39 @@ class _Run:
 
     pool: Pool
     recipe: Recipe
-    run_id: str
-    base_version: int
+    record: RunRecord
     notify: Notify = field(repr=False)
 
     @classmethod
     def open(cls, pool: Pool, recipe: Recipe, *, new: bool, notify: Notify) -> _Run:
         """The newest run of this recipe on this pool, or the first one from the version that is newest now."""
         digest = recipe.run_digest()
-        earlier = sorted(
-            (body for body in _read_runs(pool.path) if body["recipe_digest"] == digest), key=lambda body: body["number"]
-        )
+        earlier = runs_of(pool.path, recipe_digest=digest)
         if earlier and not new:
-            body = earlier[-1]
-            log.info("run %s goes on from version %d", body["run_id"][:12], body["base_version"])
+            log.info("run %s goes on from version %d", earlier[-1].run_id[:12], earlier[-1].base_version)
+            found = cls(pool, recipe, earlier[-1], notify)
         else:
-            number, version = len(earlier), pool.version
-            run_id = texts.digest([digest, version, number])
-            body = {"run_id": run_id, "recipe_digest": digest, "base_version": version, "number": number}
-            started = datetime.now(UTC).isoformat(timespec="seconds")
-            _write(
-                _folder(pool.path, run_id) / "run.json", json.dumps(body | {"name": recipe.name, "started": started})
+            record = RunRecord.first(
+                name=recipe.name, recipe_digest=digest, base_version=pool.version, number=len(earlier)
             )
-        found = cls(pool, recipe, body["run_id"], body["base_version"], notify)
-        _write(found.folder / "recipe.yaml", recipes.dump(recipe))
+            found = cls(pool, recipe, record, notify)
+        found.basis.schedule  # noqa: B018  a budget that cannot be met is said before anything is stored or paid
+        if found.record not in earlier:
+            found.record.save(pool.path)
+        write(found.folder / "recipe.yaml", recipes.dump(recipe))
         return found
+
+    @property
+    def run_id(self) -> str:
+        return self.record.run_id
 
     def go(self, teacher: Teacher | None, *, train: bool) -> RunResult:
         """All stages in order; each step only if it is not there yet."""
         results: list[StageResult] = []
         with Ledger(self.pool.path / "calls.sqlite") as ledger:
             checkpoint = None
+            if train and self.pool.committed((self.run_id, 1, "data")) is None:
+                steps.refuse_long_prompts(self.pool, recipe=self.recipe, basis=self.basis)
             self.dev(ledger, teacher)
             for stage in range(1, self.recipe.stages + 1):
                 snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=checkpoint)
@@ -149,19 +151,25 @@ class _Run:
             done = RunResult(
                 self.run_id,
                 self.recipe.name,
-                self.base_version,
+                self.record.base_version,
                 tuple(results),
                 self.basis.head,
                 ledger.spent(self.run_id),
             )
-            _write(self.folder / "report.json", json.dumps(report_of(done), indent=1))
+            write(self.folder / "report.json", json.dumps(report_of(done), indent=1))
             self.say(self.recipe.stages, "done", results[-1].snapshot_id)
             return done
 
     @cached_property
     def basis(self) -> Basis:
         """The base version, read once."""
-        return Basis(self.pool.at(self.base_version).examples(origin="source"), self.recipe)
+        return Basis(self.pool.at(self.record.base_version).examples(origin="source"), self.recipe)
+
+    @cached_property
+    def expected_calls(self) -> dict[int, int]:
+        """Calls of every stage as planned, stage 0 being the dev split's."""
+        planned = plan_of(self.basis).rows
+        return dict(planned.group_by("stage").agg(pl.col("calls").sum()).iter_rows())
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -170,12 +178,12 @@ class _Run:
 
     @property
     def folder(self) -> Path:
-        return _folder(self.pool.path, self.run_id)
+        return self.record.folder(self.pool.path)
 
     # -- the steps --------------------------------------------------------------------------------------------------
 
     def dev(self, ledger: Ledger, teacher: Teacher | None) -> None:
-        """Rationales for the dev split, which serves validation files and early stopping."""
+        """Rationales for the dev split, which serves validation files."""
         recipe, key, dev = self.recipe, (self.run_id, 0, "dev"), self.basis.dev
         if dev.is_empty() or self.pool.committed(key) is not None:
             return
@@ -191,8 +199,8 @@ class _Run:
         if self.pool.committed(key) is not None:
             return snapshot_id
         self.say(stage, "data")
-        self.refuse_retired()
         previous = f"{self.run_id[:12]}-s{stage - 1}" if stage > 1 else None
+        self.refuse_changes(self.rows(previous))
         material = self.material(stage, previous=previous, scored_by=scored_by)
         done = assemble(self.basis.quotas(stage), material, stage=stage, tools=self.tools(stage, ledger, teacher))
         self.pool.commit(
@@ -208,15 +216,27 @@ class _Run:
         )
         return snapshot_id
 
-    def refuse_retired(self) -> None:
-        """Stop before money is spent on a stage that may no longer use its rows."""
-        now = self.pool.examples(origin="source")
-        gone = self.basis.examples.join(now, on=["example_id", "domain", "split"], how="anti")
-        if gone.height:
+    def refuse_changes(self, rows: pl.DataFrame) -> None:
+        """Stop before money is spent on a stage that the pool would refuse.
+
+        Since the run began, an example that it may use was retired or re-labelled, or its prompt came into eval.
+        """
+        now = self.pool.examples()
+        used = pl.concat([self.basis.real.select("example_id", "prompt"), rows.select("example_id", "prompt")]).unique()
+        training = now.filter(pl.col("split") == "train")
+        leaks = verify.leaks(
+            used["prompt"].to_list(), evaluation=now.filter(pl.col("split") == "eval")["prompt"].to_list()
+        )
+        gone = used.filter(
+            ~pl.col("example_id").is_in(training["example_id"].implode()) | pl.Series(leaks, dtype=pl.Boolean)
+        )
+        moved = self.basis.real.join(training, on=["example_id", "domain"], how="anti")
+        bad = sorted({*gone["example_id"], *moved["example_id"]})
+        if bad:
             raise RunError(
-                f"{gone.height} examples that run {self.run_id[:12]} may use were retired or re-labelled since it "
-                f"began at version {self.base_version}, {gone['example_id'][0][:12]} among them; `balkit run --new` "
-                "starts another run from the pool as it is now, and pays only for what was not asked before"
+                f"{len(bad)} examples of run {self.run_id[:12]} were retired, re-labelled or put into eval since it "
+                f"began at version {self.record.base_version}, {bad[0][:12]} among them; `balkit run --new` starts "
+                "another run from the pool as it is now, and pays only for what was not asked before"
             )
 
     def draft(self, stage: int, done: StageRows, *, parent: str | None) -> SnapshotDraft:
@@ -245,7 +265,12 @@ class _Run:
             return
         self.say(stage, "score")
         scores = steps.score(checkpoint_folder, self.candidates(stage + 1), recipe=recipe)
-        message = f"{recipe.name}: stage {stage}, {scores['example_id'].n_unique()} candidates scored"
+        ifd = scores.filter(pl.col("name") == "ifd")["value"]
+        said = f"{ifd.count()} of {len(ifd)} candidates scored"
+        self.say(stage, "score", said)
+        if ifd.null_count() * 2 > len(ifd):
+            log.warning("%s: stage %d: only %s; the others are taken last, in no order", recipe.name, stage, said)
+        message = f"{recipe.name}: stage {stage}, {said}"
         self.pool.commit(Commit(message=message, key=key, scores=scores))
 
     def evaluate(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
@@ -281,8 +306,10 @@ class _Run:
         """The way to the teacher, with progress."""
 
         def on_calls(p: Progress) -> None:
-            text = f"{p.cached} cached" if p.cached else ""
-            self.say(stage, "data", text, done=p.done, cost_usd=p.cost_microusd / 1e6)
+            text = f"{p.cached} cached, {p.sent} bought"
+            total = max(p.done, self.expected_calls.get(stage, 0))
+            step = "data" if stage else "dev"
+            self.say(stage, step, text, done=p.done, total=total, cost_usd=p.cost_microusd / 1e6)
 
         return steps.channel(
             ledger,
@@ -335,8 +362,19 @@ class _Run:
         """The candidates' IFD; what else the same checkpoint scored, for other runs or by hand, does not count."""
         if checkpoint is None or self.recipe.select.then != "ifd":
             return frames.SCORES.empty()
-        found = self.pool.scores(checkpoint=checkpoint).filter(pl.col("name") == "ifd")
-        return found.join(self.candidates(stage), on="example_id", how="semi")
+        settings = student.score_settings(
+            response=self.recipe.select.response, max_new_tokens=self.recipe.evaluate.max_new_tokens
+        )
+        mine = (pl.col("name") == "ifd") & (pl.col("settings") == settings)
+        candidates = self.candidates(stage)
+        found = self.pool.scores(checkpoint=checkpoint).filter(mine).join(candidates, on="example_id", how="semi")
+        if found.height < candidates.height:
+            raise RunError(
+                f"run {self.run_id[:12]}: {candidates.height - found.height} of {candidates.height} scores of stage "
+                f"{stage - 1} are not of its student as it is now ({checkpoint[:12]}): it was trained again and came "
+                "out with other weights. `balkit run --new` starts another run"
+            )
+        return found
 
     def calls_made(self, stage: int) -> dict[str, int]:
         calls = self.pool.calls(run_id=self.run_id)
@@ -345,7 +383,7 @@ class _Run:
 
     def result(self, stage: int, snapshot_id: str, trained: student.Trained | None) -> StageResult:
         snapshot = self.pool.snapshot(snapshot_id)
-        found = None if trained is None else self.pool.evaluations(checkpoint=trained.digest)
+        found = None if trained is None else self.evaluations(trained.digest)
         summary = None if found is None or found.is_empty() else dict(student.summarise(found, head=self.basis.head))
         return StageResult(
             stage=stage,
@@ -357,6 +395,13 @@ class _Run:
             checkpoint=None if trained is None else trained.path,
             summary=summary,
         )
+
+    def evaluations(self, checkpoint: str) -> pl.DataFrame:
+        settings = student.evaluate_settings(
+            answers=self.recipe.answers, labels=self.basis.labels, section=self.recipe.evaluate
+        )
+        found = self.pool.evaluations(checkpoint=checkpoint).filter(pl.col("settings") == settings)
+        return found.join(self.basis.evaluation, on=["example_id", "domain"], how="semi")
 
     def say(self, stage: int, step: str, text: str = "", **numbers: Any) -> None:
         self.notify(Event(stage, self.recipe.stages, step, text, **numbers))
@@ -385,19 +430,3 @@ def report_of(result: RunResult) -> dict[str, Any]:
             for done in result.stages
         ],
     }
-
-
-def _folder(pool: Path, run_id: str) -> Path:
-    return pool / "runs" / run_id[:12]
-
-
-def _read_runs(pool: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted((pool / "runs").glob("*/run.json")):
-        yield json.loads(file.read_text(encoding="utf-8"))
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(file.name + ".new")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)

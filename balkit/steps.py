@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
-from balkit import answers, student, synthesize, texts
+from balkit import answers, student, synthesize, texts, verify
 from balkit import recipe as recipes
+from balkit.errors import StudentError
 from balkit.planning import Basis
 from balkit.pool import Commit, Pool, answered, training_rows
 from balkit.recipe import Recipe
@@ -27,20 +29,42 @@ def train(
     """
     snapshot = pool.snapshot(snapshot_id)
     basis = basis or Basis(pool.at(snapshot.version).examples(origin="source"), recipe)
-    corpus = [text for row in basis.real.select("prompt", "reference").iter_rows() for text in row if text]
-    model, folder = recipe.student.model_dump(mode="json"), pool.path / "checkpoints"
-    base_name = texts.digest([model, recipe.seed, sorted(set(corpus)) if recipe.student.base == "small" else []])
-    base = student.base(recipe.student, corpus=corpus, seed=recipe.seed, folder=folder / f"base-{base_name[:12]}")
-    options = texts.digest([model, recipe.train.model_dump(mode="json"), recipe.seed, base_name])
+    base = untrained(pool, recipe=recipe, basis=basis)
+    body = [recipe.student.model_dump(mode="json"), recipe.train.model_dump(mode="json"), recipe.seed, base.name]
     return student.train(
         base,
-        snapshot.rows,
+        pl.read_parquet(pool.snapshot_file(snapshot.snapshot_id)),
         student=recipe.student,
         options=recipe.train,
-        out=folder / f"{snapshot_id}-{options[:8]}",
+        out=pool.path / "checkpoints" / f"{snapshot.snapshot_id}-{texts.digest(body)[:8]}",
         seed=recipe.seed,
         progress=progress,
     )
+
+
+def untrained(pool: Pool, *, recipe: Recipe, basis: Basis) -> Path:
+    """The folder of the recipe's untrained student; runs and seeds that agree on it share it."""
+    corpus = [text for row in basis.real.select("prompt", "reference").iter_rows() for text in row if text]
+    learned = sorted(set(corpus)) if recipe.student.base == "small" else []
+    name = f"base-{texts.digest([recipe.student.model_dump(mode='json'), recipe.seed, learned])[:12]}"
+    return student.base(recipe.student, corpus=corpus, seed=recipe.seed, folder=pool.path / "checkpoints" / name)
+
+
+def refuse_long_prompts(pool: Pool, *, recipe: Recipe, basis: Basis) -> None:
+    """Say before any call is paid for that some real examples could never be trained on. Raises `StudentError`."""
+    if recipe.train.over_length == "drop":
+        return
+    limit = recipe.train.max_length
+    if recipe.student.base == "small":
+        limit = min(limit, recipe.student.context)
+    lengths = student.prompt_tokens(untrained(pool, recipe=recipe, basis=basis), basis.real["prompt"].to_list())
+    long = [at for at, tokens in enumerate(lengths) if tokens >= limit]
+    if long:
+        raise StudentError(
+            f"{len(long)} of {len(lengths)} real train examples have prompts that leave no room for an answer in "
+            f"{limit} tokens (the longest has {max(lengths)}; {basis.real['example_id'][long[0]][:12]} is one): raise "
+            "train.max_length (and student.context of a small student), retire them, or set train.over_length: drop"
+        )
 
 
 def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe) -> pl.DataFrame:
@@ -115,17 +139,18 @@ def annotate(
     pool: Pool,
     recipe: Recipe,
     *,
-    split: str,
+    split: Literal["train", "dev"],
     teacher: Teacher | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> pl.DataFrame:
     """Has the teacher answer every example of a split that has no accepted rationale, and commits what it wrote.
 
+    Examples whose prompt stands in eval are left out, and eval itself is never shown to a teacher.
     Returns the new RATIONALES. Raises as `stages.run` does when the teacher or a cap stops it.
     """
     basis = Basis(pool.examples(origin="source"), recipe)
     done = pool.rationales().filter("accepted")
-    left = basis.examples.filter(pl.col("split") == split).join(done, on="example_id", how="anti").sort("example_id")
+    left = (basis.dev if split == "dev" else basis.real).join(done, on="example_id", how="anti").sort("example_id")
     run_id = texts.digest(["annotate", recipe.run_digest(), split])
     with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:
         to = channel(
@@ -138,6 +163,11 @@ def annotate(
 
 
 def validation_rows(pool: Pool, *, at: int) -> pl.DataFrame:
-    """SNAPSHOT_ROWS of the dev split with an accepted rationale at a version, one an example: for validation files."""
+    """SNAPSHOT_ROWS of the dev split with an accepted rationale at a version, one an example: for validation files.
+
+    Examples whose prompt stands in eval are left out.
+    """
     view = pool.at(at)
-    return training_rows(answered(view.examples(split="dev"), view.rationales()), stage=0)
+    dev, held_out = view.examples(split="dev"), view.examples(split="eval")["prompt"].to_list()
+    leaks = pl.Series(verify.leaks(dev["prompt"].to_list(), evaluation=held_out), dtype=pl.Boolean)
+    return training_rows(answered(dev.filter(~leaks), view.rationales()), stage=0)

@@ -83,7 +83,7 @@ def scores(of: pl.DataFrame, *, checkpoint: str = "c1", value: float | None = 0.
     """SCORES of one checkpoint."""
     reason = None if value is not None else "too_long"
     rows = [
-        {"example_id": name, "checkpoint": checkpoint, "name": "ifd", "value": value, "reason": reason}
+        {"example_id": name, "checkpoint": checkpoint, "name": "ifd", "settings": "s", "value": value, "reason": reason}
         for name in of["example_id"]
     ]
     return frames.SCORES.of(rows)  # type: ignore[arg-type]

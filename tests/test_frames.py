@@ -9,7 +9,7 @@ from balkit import frames
 from balkit.errors import FrameError
 
 KINDS = [kind for kind in vars(frames).values() if isinstance(kind, frames.Kind)]
-SCORE = {"example_id": "e", "checkpoint": "c", "name": "ifd", "value": 0.5, "reason": None}
+SCORE = {"example_id": "e", "checkpoint": "c", "name": "ifd", "settings": "s", "value": 0.5, "reason": None}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -39,7 +39,7 @@ def test_every_difference_is_named_at_once() -> None:
 
 
 def test_columns_come_in_the_declared_order_and_others_go() -> None:
-    frame = pl.DataFrame([SCORE | {"more": 1}]).select("more", "value", "reason", "name", "checkpoint", "example_id")
+    frame = pl.DataFrame([SCORE | {"more": 1}]).select("more", "value", "reason", "name", "settings", "checkpoint", "example_id")
     assert frames.check(frame, frames.SCORES).columns == list(frames.SCORES.columns)
 
 

@@ -14,12 +14,13 @@ import pytest
 from small import SIZES, Rule, make_pool, make_recipe, rows
 
 from balkit import frames, texts
-from balkit.errors import CapReached, PoolLocked, RunError, TeacherPaused
+from balkit.errors import BudgetError, CapReached, PoolDamaged, PoolLocked, RunError, StudentError, TeacherPaused
 from balkit.pool import Commit, Pool
 from balkit.recipe import Recipe
 from balkit.stages import Event, RunResult, run
 from balkit.teacher import Ledger, Reply, Request, Scripted
 
+SETTINGS = "response=student max_new_tokens=8"
 NO_STUDENT = {"select": {"first": "facility_location", "then": "k_center"}}
 
 
@@ -60,12 +61,12 @@ def test_a_run_killed_at_any_step_ends_like_an_uninterrupted_one_and_buys_nothin
 
     def copy(event: Event) -> None:
         step = (event.stage, event.step)
-        if step not in left and event.step != "dev":  # then nothing is there yet; stage 0's own calls are "data"
+        if step not in left and (event.step != "dev" or event.done):  # before the first call nothing is there
             left[step] = list(whole.keys)
             shutil.copytree(pool.path, tmp_path / f"killed at {step}", ignore=shutil.ignore_patterns("*-shm"))
 
     expected = run(pool, recipe, teacher=Scripted(whole), notify=copy)
-    first = {(0, "data"), (1, "data"), (1, "train"), (1, "score"), (1, "evaluate")}
+    first = {(0, "dev"), (1, "data"), (1, "train"), (1, "score"), (1, "evaluate")}
     assert set(left) >= first | {(2, "data"), (2, "train"), (2, "evaluate"), (2, "done")}
     for step, bought in left.items():
         rule, killed = Rule(), Pool.open(tmp_path / f"killed at {step}")
@@ -264,9 +265,75 @@ def test_scores_that_others_gave_change_nothing(tmp_path: Path) -> None:
         if event.step == "evaluate" and event.stage == 1 and beside.committed(("others", 1, "scores")) is None:
             (checkpoint,) = beside.scores()["checkpoint"].unique()
             ids = beside.examples(split="train")["example_id"]
-            made = [{"example_id": i, "checkpoint": checkpoint, "name": "ifd", "value": 0.99} for i in ids]
+            made = [
+                {"example_id": i, "checkpoint": checkpoint, "name": "ifd", "settings": SETTINGS, "value": 0.99}
+                for i in ids
+            ]
             beside.commit(Commit("scored by hand", key=("others", 1, "scores"), scores=frames.SCORES.of(made)))
 
     assert (
         run(beside, recipe, teacher=Scripted(Rule()), notify=score_all).stages[-1].digest == expected.stages[-1].digest
     )
+
+
+def test_arms_that_share_a_student_keep_their_own_scores_and_accuracies(tmp_path: Path) -> None:
+    arms = [
+        make_recipe(name="own", evaluate={"max_new_tokens": 8, "limit_per_domain": 2}),
+        make_recipe(name="given", select={"then": "ifd", "response": "reference", "candidates": 2}),
+    ]
+    together = make_pool(tmp_path / "together")
+    beside = [run(together, arm, teacher=Scripted(Rule())) for arm in arms]
+    alone = [run(make_pool(tmp_path / arm.name), arm, teacher=Scripted(Rule())) for arm in arms]
+    for one, other in zip(beside, alone, strict=True):
+        assert [stage.digest for stage in one.stages] == [stage.digest for stage in other.stages]
+        assert [stage.summary for stage in one.stages] == [stage.summary for stage in other.stages]
+
+
+@pytest.mark.parametrize("change", ["retire a written row", "put a used prompt into eval"])
+def test_a_change_under_a_run_stops_it_before_it_pays(tmp_path: Path, change: str) -> None:
+    pool, rule = make_pool(tmp_path / "pool"), Rule()
+    recipe = make_recipe(balance={"policy": "uniform"}, **NO_STUDENT)
+    with pytest.raises(Killed):
+        run_data(pool, recipe, rule, notify=at_stage_two)
+    taken = pool.snapshot("latest").rows
+    paid = len(rule.keys)
+    if change == "retire a written row":
+        pool.retire(taken.filter(pl.col("origin") == "synthetic")["example_id"].head(1).to_list(), reason="wrong")
+    else:
+        row = {"question": taken["prompt"][0].upper(), "answer": "other", "topic": "bird"}
+        pool.add(pl.DataFrame([row]), prompt="question", answer="answer", domain="topic", split="eval")
+    with pytest.raises(RunError, match="--new"):
+        run_data(pool, recipe, rule)
+    assert len(rule.keys) == paid
+
+
+def at_stage_two(event: Event) -> None:
+    if event.stage == 2:
+        raise Killed(event.step)
+
+
+def test_a_budget_below_one_row_a_domain_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    pool, rule = make_pool(tmp_path / "pool"), Rule()
+    pool.add(pl.DataFrame(rows("bird", 2, seed=3)), split="dev", prompt="question", answer="answer", domain="topic")
+    with pytest.raises(BudgetError):
+        run_data(pool, make_recipe(budget_rows=2, **NO_STUDENT), rule)
+    assert rule.keys == []
+    assert not (pool.path / "runs").exists()
+
+
+def test_prompts_that_no_student_could_read_are_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    pool, rule = make_pool(tmp_path / "pool"), Rule()
+    long = [{"question": "apple " * 400, "answer": "fruit", "topic": "fruit"}]
+    pool.add(pl.DataFrame(long), prompt="question", answer="answer", domain="topic")
+    with pytest.raises(StudentError, match=r"1 of 56 .*over_length: drop"):
+        run(pool, make_recipe(), teacher=Scripted(rule))
+    assert rule.keys == []
+
+
+def test_a_record_of_a_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT)
+    result = run_data(pool, recipe)
+    record = pool.path / "runs" / result.run_id[:12] / "run.json"
+    record.write_text("{")
+    with pytest.raises(PoolDamaged, match=r"run\.json"):
+        run_data(pool, recipe)

@@ -42,6 +42,9 @@ def main() -> None:
     except BalkitError as error:
         typer.echo(f"balkit: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"balkit: {error}; nothing that was stored before is lost", err=True)
+        sys.exit(1)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             typer.echo(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -139,7 +139,7 @@ def _saved(row: dict[str, Any]) -> str:
 def annotate(
     pool: PoolPath,
     recipe: RecipePath,
-    split: Annotated[str, typer.Option(help="train, dev or eval.")] = "dev",
+    split: Annotated[Literal["train", "dev"], typer.Option(help="Whose examples.")] = "dev",
     as_json: bool = Json,
 ) -> None:
     """Have the teacher answer every example of a split that has no accepted rationale yet.

@@ -46,7 +46,7 @@ TABLES: Mapping[str, Table] = {
     "labels": _table("example_id", example_id=_S, domain=_S, split=_S, origin=_S),
     "retirements": _table("example_id", example_id=_S, reason=_S),
     "rationales": _of(frames.RATIONALES, "rationale_id"),
-    "scores": _of(frames.SCORES, "example_id checkpoint name"),
+    "scores": _of(frames.SCORES, "example_id checkpoint name settings"),
     "decisions": _of(
         frames.DECISIONS, "example_id step method rank reason domain detail kept gain", run_id=_S, stage=_I
     ),
@@ -61,7 +61,7 @@ TABLES: Mapping[str, Table] = {
         **dict.fromkeys(("position", "stage", "copy"), _I),
     ),
     "calls": _of(frames.CALLS, "key run_id attempts status cost_microusd input_tokens output_tokens"),
-    "evaluations": _of(frames.EVALUATIONS, "checkpoint example_id"),
+    "evaluations": _of(frames.EVALUATIONS, "checkpoint settings example_id"),
 }
 
 

@@ -9,9 +9,10 @@ torch and the others are imported by the first call that needs them, never by im
 
 from balkit.student.checkpoint import digest
 from balkit.student.evaluate import evaluate
-from balkit.student.generate import generate
+from balkit.student.generate import generate, prompt_tokens
 from balkit.student.model import base
 from balkit.student.score import score
+from balkit.student.settings import evaluate_settings, score_settings
 from balkit.student.summary import DomainAccuracy, Summary, summarise
 from balkit.student.train import Trained, train
 
@@ -22,8 +23,11 @@ __all__ = [
     "base",
     "digest",
     "evaluate",
+    "evaluate_settings",
     "generate",
+    "prompt_tokens",
     "score",
+    "score_settings",
     "summarise",
     "train",
 ]

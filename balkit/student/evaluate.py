@@ -12,6 +12,7 @@ from balkit import frames, recipe
 from balkit.errors import StudentError
 from balkit.student.checkpoint import digest
 from balkit.student.generate import generate
+from balkit.student.settings import evaluate_settings
 
 
 def evaluate(
@@ -50,6 +51,7 @@ def evaluate(
     return frames.check(
         asked.select(
             pl.lit(digest(checkpoint)).alias("checkpoint"),
+            pl.lit(evaluate_settings(answers=answers, labels=labels, section=section)).alias("settings"),
             "example_id",
             "domain",
             "split",

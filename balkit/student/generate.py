@@ -34,6 +34,11 @@ def generate(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, b
     return [chat.text_of(loaded.tokenizer, answer.ids) for answer in found]
 
 
+def prompt_tokens(checkpoint: Path, prompts: Sequence[str]) -> list[int]:
+    """How many tokens each prompt has as the student reads it, its chat rendering included, in order."""
+    return [len(ids) for ids in chat.prompt_ids(model.load_tokenizer(checkpoint), prompts)]
+
+
 def greedy(loaded: model.Loaded, given: Sequence[list[int]], *, max_new_tokens: int, batch_size: int) -> list[Answer]:
     """The greedy answer to each token sequence, in order."""
     room = [min(max_new_tokens, loaded.context - len(ids)) for ids in given]

@@ -60,7 +60,7 @@ def base(section: recipe.Student, *, corpus: Sequence[str], seed: int, folder: P
         )
     learned = sorted(set(corpus))
     sizes = section.model_dump(include={"layers", "width", "heads", "vocabulary", "context"})
-    key = texts.digest(["small", 2, sizes, texts.digest(learned), seed])
+    key = texts.digest(["small", 3, sizes, texts.digest(learned), seed])
     if folders.complete(folder, key=key) is not None:
         return folder
     with folders.staged(folder) as staging, quiet():

@@ -13,6 +13,7 @@ from balkit import frames
 from balkit.errors import StudentError, need
 from balkit.student import chat, forward, model
 from balkit.student.generate import Answer, greedy
+from balkit.student.settings import score_settings
 
 _TOKENS_A_BATCH = 16_384  # padded; what bounds the memory of a batch besides its rows
 
@@ -57,9 +58,13 @@ def score(
     alone = _mean_nll(loaded, [forward.Row(opening, y) for _, y in asked], batch_size=batch_size)
     pairs = iter(zip(told, alone, strict=True))
     losses = [next(pairs) if reason is None else (math.nan, math.nan) for reason in reasons]
+    shared = {
+        "checkpoint": loaded.digest,
+        "settings": score_settings(response=response, max_new_tokens=max_new_tokens),
+    }
     return frames.SCORES.of(
         [
-            {"example_id": example_id, "checkpoint": loaded.digest, "name": name, **_valued(value, reason=reason)}
+            {**shared, "example_id": example_id, "name": name, **_valued(value, reason=reason)}
             for example_id, (nll, nll_alone), reason in zip(examples["example_id"], losses, reasons, strict=True)
             for name, value in (("ifd", _ratio(nll, nll_alone)), ("loss", nll))
         ]

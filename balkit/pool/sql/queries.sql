@@ -33,10 +33,10 @@ ORDER BY example_id, rationale_id;
 
 -- name: scores
 -- The scores at a version, of one checkpoint or all.
-SELECT example_id, checkpoint, name, value, reason
+SELECT example_id, checkpoint, name, settings, value, reason
 FROM scores
 WHERE added_in <= $version AND ($checkpoint IS NULL OR checkpoint = $checkpoint)
-ORDER BY checkpoint, name, example_id;
+ORDER BY checkpoint, name, settings, example_id;
 
 -- name: decisions
 -- What choosing and checking steps thought of every row, of one run, one stage or all.
@@ -47,10 +47,10 @@ ORDER BY version, step, domain, rank NULLS LAST, example_id, method, reason, det
 
 -- name: evaluations
 -- What checkpoints answered, of one checkpoint or all.
-SELECT checkpoint, example_id, domain, split, predicted, correct, text
+SELECT checkpoint, settings, example_id, domain, split, predicted, correct, text
 FROM evaluations
 WHERE added_in <= $version AND ($checkpoint IS NULL OR checkpoint = $checkpoint)
-ORDER BY checkpoint, example_id;
+ORDER BY checkpoint, settings, example_id;
 
 -- name: calls
 -- The settled teacher calls, one row a key and run, of one run or all.

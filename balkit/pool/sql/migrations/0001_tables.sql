@@ -25,8 +25,8 @@ CREATE TABLE rationales (
 );
 
 CREATE TABLE scores (
-    example_id VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, name VARCHAR NOT NULL, value DOUBLE, reason VARCHAR,
-    added_in BIGINT NOT NULL
+    example_id VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, name VARCHAR NOT NULL,
+    settings VARCHAR NOT NULL, value DOUBLE, reason VARCHAR, added_in BIGINT NOT NULL
 );
 
 CREATE TABLE decisions (
@@ -55,6 +55,6 @@ CREATE TABLE calls (
 );
 
 CREATE TABLE evaluations (
-    checkpoint VARCHAR NOT NULL, example_id VARCHAR NOT NULL, domain VARCHAR NOT NULL, split VARCHAR NOT NULL,
-    predicted VARCHAR, correct BOOLEAN NOT NULL, text VARCHAR NOT NULL, added_in BIGINT NOT NULL
+    checkpoint VARCHAR NOT NULL, settings VARCHAR NOT NULL, example_id VARCHAR NOT NULL, domain VARCHAR NOT NULL,
+    split VARCHAR NOT NULL, predicted VARCHAR, correct BOOLEAN NOT NULL, text VARCHAR NOT NULL, added_in BIGINT NOT NULL
 );
