@@ -22,7 +22,7 @@ FLOORS = [
     {"errors"},
     {"texts", "frames", "assets", "tokens"},
     {"recipe"},
-    {"answers", "effort"},
+    {"answers"},
     {"balance", "selection", "verify", "pool", "vectors", "teacher", "student"},
     {"synthesize", "changes", "reconcile", "runs"},
     {"assemble", "planning"},
