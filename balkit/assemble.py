@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -191,12 +191,18 @@ class _Work:
         """Domains that have a row of this run to repeat."""
         return set(self.material.rows["domain"]) | {row["domain"] for row in self.taken}
 
-    def answered(self, examples: pl.DataFrame, *, hint: bool) -> pl.DataFrame:
+    def written(self) -> dict[str, list[str]]:
+        """Prompts that the teacher wrote for each domain earlier in the run."""
+        found: dict[str, list[str]] = {}
+        for row in [*self.material.rows.iter_rows(named=True), *self.taken]:
+            if row["origin"] == "synthetic" and not row["copy"]:
+                found.setdefault(row["domain"], []).append(row["prompt"])
+        return found
+
+    def answered(self, examples: pl.DataFrame) -> pl.DataFrame:
         """Has worked answers written; returns the accepted ones, one an example, and records why others fell."""
-        channel = self.tools.channel
-        section = channel.section if hint else channel.section.model_copy(update={"hint": False})
         asked = examples.select("example_id", "prompt", "reference", "domain")
-        written = synthesize.rationales(asked, channel=replace(channel, section=section))
+        written = synthesize.rationales(asked, channel=self.tools.channel)
         self.rationales.append(written)
         accepted = written.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)
         fallen = (
@@ -247,19 +253,16 @@ def _take_real(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
         turn = "refill" if turn == "chosen" else turn
         order = pl.DataFrame({"example_id": batch}, schema={"example_id": pl.String})
         examples = order.join(work.material.real, on="example_id", maintain_order="left")
-        accepted = work.answered(examples, hint=work.tools.channel.section.hint)
+        accepted = work.answered(examples)
         lacking = _less(lacking, work.take(examples, accepted))
 
 
 def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     """What earlier stages wrote beyond their quota, then new examples from the teacher."""
-    lacking = _take_surplus(work, wanted)
-    if not lacking:
-        return {}
-    tools = work.tools
-    material = work.material
+    tools, material = work.tools, work.material
+    waiting = pl.col("domain").is_in(list(wanted))
     written = synthesize.write_examples(
-        lacking,
+        wanted,
         channel=tools.channel,
         section=tools.synthesis,
         sources=synthesize.Sources(
@@ -267,6 +270,8 @@ def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
             known=[*material.known, *(row["prompt"] for row in work.taken), *work.surplus["prompt"]],
             evaluation=material.evaluation,
             encode=tools.encode,
+            waiting=work.surplus.filter(waiting),
+            written=work.written(),
         ),
         seed=tools.seed,
         start_sample=work.calls_made,
@@ -277,22 +282,12 @@ def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     work.rationales.append(written.rationales)
     work.decisions.append(written.decisions)
     surplus = written.decisions.filter(pl.col("reason") == "surplus").select("example_id").unique()
-    work.surplus = pl.concat([work.surplus, written.examples.join(surplus, on="example_id", how="semi")])
+    again = written.examples.join(surplus, on="example_id", how="semi")
+    work.surplus = pl.concat([work.surplus.filter(~waiting), again])
     kept = written.decisions.filter(pl.col("kept")).select("example_id").unique()
     examples = written.examples.join(kept, on="example_id", how="semi").sort("domain", "example_id")
     accepted = written.rationales.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)
-    return _less(lacking, work.take(examples, accepted))
-
-
-def _take_surplus(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
-    lacking = dict(wanted)
-    while True:
-        heads = [work.surplus.filter(pl.col("domain") == name).head(rows) for name, rows in sorted(lacking.items())]
-        batch = pl.concat([work.surplus.clear(), *heads])
-        if batch.is_empty():
-            return lacking
-        work.surplus = work.surplus.join(batch, on="example_id", how="anti", maintain_order="left")
-        lacking = _less(lacking, work.take(batch, work.answered(batch, hint=False)))
+    return _less(wanted, work.take(examples, accepted))
 
 
 def _repeat(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:

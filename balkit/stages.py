@@ -288,7 +288,7 @@ class _Run:
         rows, own = self.rows(previous), self.own(stage)
         written = self.pool.examples(origin="synthetic") if own.height else frames.EXAMPLES.empty()
         ours = written.join(own, on="example_id", how="semi")
-        tried = own.filter((pl.col("step") == "rationale") & ~pl.col("kept"))
+        tried = own.filter(pl.col("step").is_in(["rationale", "vote"]) & ~pl.col("kept"))
         left = ours.join(own.filter(pl.col("reason") == "surplus"), on="example_id", how="semi")
         train_and_dev = self.basis.examples.filter(pl.col("split") != "eval")
         return Material(

@@ -61,7 +61,6 @@ OUTSIDE = {
         for place in ("teacher", *(f"teachers.{name}" for name in PURPOSES))
         for key in ("base_url", "api_key_env", "file", "price", "concurrency", "rpm", "tpm", "timeout_s", "tries")
     ),
-    "vectors.exact_below",
     *(f"caps.{scope}{unit}" for scope in ("", "per_stage.", "per_domain.") for unit in ("calls", "tokens", "usd")),
 }
 
@@ -352,3 +351,11 @@ def test_the_schema_names_every_key_and_refuses_others(path: str) -> None:
 
 def test_the_schema_says_what_a_recipe_must_have() -> None:
     assert recipes.schema()["required"] == ["name", "budget_rows", "teacher"]
+
+
+def test_votes_that_could_not_differ_are_refused() -> None:
+    body = {"name": "a", "budget_rows": 10, "teacher": {"transport": "offline"}}
+    cold = {"rationale": {"tries": 1, "temperature": 0}}
+    assert recipes.load(body | cold).synthesis.votes == 1
+    with pytest.raises(RecipeError, match=r"synthesis\.votes 3 at rationale\.temperature 0"):
+        recipes.load(body | cold | {"synthesis": {"votes": 3}})

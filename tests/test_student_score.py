@@ -171,7 +171,8 @@ def test_no_examples_give_no_scores(checkpoint: Path) -> None:
 def test_summary_averages_domains_inside_head_and_tail() -> None:
     marks = {"big": [True, True, True, False], "mid": [True, False], "rare": [False]}
     rows = [
-        {"checkpoint": "c", "settings": "s", "example_id": f"{d}{n}", "domain": d, "split": "eval", "correct": mark, "text": ""}
+        {"checkpoint": "c", "settings": "s", "split": "eval", "text": ""}
+        | {"example_id": f"{d}{n}", "domain": d, "correct": mark}
         for d, correct in marks.items()
         for n, mark in enumerate(correct)
     ]

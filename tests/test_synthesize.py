@@ -78,7 +78,7 @@ def write(
 ) -> synthesize.Written:
     kind = more.pop("kind", "label")
     section = recipe.Synthesis(**{name: more.pop(name) for name in list(more) if name in recipe.Synthesis.model_fields})
-    sources = {name: more.pop(name) for name in ("known", "evaluation", "encode") if name in more}
+    sources = {name: more.pop(name) for name in ("known", "evaluation", "encode", "waiting", "written") if name in more}
     return synthesize.write_examples(
         missing,
         channel=channel(teacher, kind=kind, stage=2),
@@ -490,3 +490,33 @@ def test_what_was_mended_in_a_reply_is_said_with_its_rows() -> None:
 
     written = write(Teacher(rule), {"tin": 2}, per_call=2)
     assert set(written.decisions.filter("kept")["detail"]) == {"the JSON of the reply was mended: backslashes or prose"}
+
+
+def test_rows_that_waited_are_voted_on_before_anything_new_is_asked() -> None:
+    waiting = frames.EXAMPLES.of(
+        [example(f"A story number {n} that waited", DOMAINS[0], DOMAINS[0], origin="synthetic") for n in range(2)]
+    )
+    asked: list[Request] = []
+
+    def teacher(requests: Iterable[Request]) -> Iterator[Reply]:
+        for request in requests:
+            asked.append(request)
+            yield Reply(request, "ok", text=f"Because.\nAnswer: {DOMAINS[0]}", finish_reason="stop", author="t")
+
+    done = write(teacher, {DOMAINS[0]: 2}, waiting=waiting, votes=2)
+    assert {request.purpose for request in asked} == {"vote"}
+    assert len(asked) == 4
+    assert set(done.decisions.filter("kept")["example_id"]) == set(waiting["example_id"])
+    assert done.calls_made == {}
+
+
+def test_what_was_written_earlier_in_the_run_is_shown() -> None:
+    shown: list[str] = []
+
+    def teacher(requests: Iterable[Request]) -> Iterator[Reply]:
+        for request in requests:
+            shown.append(request.messages[-1][1])
+            yield Reply(request, "permanent", error="no")
+
+    write(teacher, {DOMAINS[0]: 1}, written={DOMAINS[0]: ["An earlier story about a zebra"]})
+    assert "An earlier story about a zebra" in shown[0]

@@ -97,6 +97,11 @@ class Recipe(Section):
             problems.append("fill: real comes first; what is there is used before anything is written or repeated")
         if self.budget_rows < self.stages:
             problems.append(f"budget_rows {self.budget_rows} is smaller than stages {self.stages}")
+        if "synthetic" in self.fill and self.synthesis.votes > 1 and self.rationale.temperature == 0:
+            problems.append(
+                f"synthesis.votes {self.synthesis.votes} at rationale.temperature 0 would buy the same answer again: "
+                "raise the temperature or set votes: 1"
+            )
         if self.teachers.rationale_first and self.rationale.tries < 2:
             problems.append("teachers.rationale_first: rationale.tries 1 leaves no try to the other one; set 2 or more")
         asked = [self.teacher, *self.teachers.named().values()]
@@ -118,7 +123,6 @@ class Recipe(Section):
         body["teacher"] = _asked(self.teacher)
         if self.teachers.named():
             body["teachers"] = {name: _asked(one) for name, one in self.teachers.named().items()}
-        del body["vectors"]["exact_below"]
         for section, key in (("student", "base"), ("vectors", "model")):
             if _is_folder(body[section][key]):
                 body[section][key] = Path(body[section][key]).name

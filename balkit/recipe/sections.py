@@ -42,7 +42,7 @@ class Select(Section):
     then: Method = Field(default="ifd", description="the later stages")
     response: Literal["student", "reference"] = Field(
         default="student",
-        description="ifd: score the student's own answer (BalDistill) or the rationale on file (Cherry_LLM)",
+        description="ifd: score the student's own answer (BalDistill) or the reference answer (Cherry_LLM)",
     )
     max_ifd: float = Field(default=1.0, gt=0, description="ifd: an example at or above is dropped as misaligned")
     candidates: Positive | Literal["all"] = Field(
@@ -65,7 +65,6 @@ class Vectors(Section):
     encoder: Literal["hashing", "sentence-transformers"] = "hashing"
     model: str | None = Field(default=None, description="sentence-transformers: a hub name or a local folder")
     dim: Positive = Field(default=512, description="hashing: dimensions")
-    exact_below: Positive = Field(default=50_000, description="rows under which neighbours are searched exactly")
 
     @model_validator(mode="after")
     def _model_is_named(self) -> Self:

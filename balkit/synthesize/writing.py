@@ -41,12 +41,16 @@ class Sources:
     known           prompts that must not be repeated
     evaluation      prompts of the eval split
     encode          texts -> (n, d) float32, rows L2-normalised: diverse demonstrations, semantic duplicates; or None
+    waiting         EXAMPLES that passed the checks earlier and were more than was missing: answered before any new call
+    written         domain -> prompts written for it earlier in the run, shown so that the next ones differ
     """
 
     demonstrations: pl.DataFrame
     known: Sequence[str]
     evaluation: Sequence[str]
     encode: Encode | None = None
+    waiting: pl.DataFrame = field(default_factory=frames.EXAMPLES.empty)
+    written: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def write_examples(
@@ -81,8 +85,11 @@ def write_examples(
         channel=channel,
         section=section,
         start=dict(start_sample or {}),
+        written=sources.written,
         checks=Checks.of(shown_rows, known=sources.known, evaluation=sources.evaluation, encode=sources.encode),
     )
+    writing.queue_up(sources.waiting)
+    writing.answer()
     while requests := writing.requests():
         writing.read(list(channel.cascade("synthesis")[0].ask(requests)))
         writing.answer()
@@ -125,10 +132,20 @@ class _Writing:
     channel: Channel
     section: Synthesis
     start: dict[str, int]
+    written: Mapping[str, Sequence[str]]
     checks: Checks
     parents: dict[str, tuple[str, ...]] = field(default_factory=dict)  # call key -> demonstrations shown
     decisions: list[dict[str, object]] = field(default_factory=list)
     worked: list[Asked] = field(default_factory=list)
+
+    def queue_up(self, waiting: pl.DataFrame) -> None:
+        """Rows that were checked in an earlier invocation wait first in their domain's line."""
+        for row in waiting.sort("example_id").iter_rows(named=True):
+            if row["domain"] in self.domains:
+                example = Example(row["example_id"], row["prompt"], row["reference"], row["domain"])
+                self.domains[row["domain"]].queue.append(Row(example, tuple(row["parents"]), None))
+                self.domains[row["domain"]].good += 1
+                self.domains[row["domain"]].rows_asked += 1
 
     def requests(self) -> list[Request]:
         """The synthesis calls of the next round, by domain and ordinal; none when every domain has ended."""
@@ -146,7 +163,8 @@ class _Writing:
 
     def _request(self, domain: _Domain, *, sample: int) -> Request:
         shown_now = self.shelf.draw(domain.name, sample=sample)
-        so_far = [row.example.prompt for row in [*domain.kept, *domain.queue]]
+        here = [row.example.prompt for row in [*domain.kept, *domain.queue]]
+        so_far = [*self.written.get(domain.name, ()), *here]
         used, channel = template("synthesis"), self.channel
         line = channel.cascade("synthesis")[0]
         values = {
