@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from small import Rule, make_pool, make_recipe, prompt
 from teacher_server import TeacherServer
 
 from balkit import frames, recipe, steps, synthesize, texts
+from balkit.cli import main
 from balkit.errors import CapReached, RecipeError, TeacherStopped
 from balkit.planning import plan
 from balkit.report import by_endpoint, cascades
@@ -139,6 +142,27 @@ def test_the_saving_of_a_cascade_is_reported(ledger: Ledger) -> None:
     assert saved["saved_usd"] == pytest.approx(saved["usd_without"] - calls["cost_microusd"].sum() / 1e6)
     assert saved["saved_usd"] > 0
     assert set(by_endpoint(calls)["endpoint"]) == {"cheap", "dear"}
+
+
+def test_balkit_spend_says_what_a_cascade_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"teachers": {"rationale_first": CHEAP, "rationale": DEAR}}
+    pool = make_pool(tmp_path / "pool").path
+    (pool / "runs" / "r").mkdir(parents=True)
+    (pool / "runs" / "r" / "recipe.yaml").write_text(recipe.dump(make_recipe(**changes)))
+    with Ledger(pool / "calls.sqlite") as ledger:
+        synthesize.rationales(examples(20), channel=channel(ledger, Fallible("apple"), changes))
+    printed = []
+    for arguments in (["--json"], []):
+        monkeypatch.setattr(sys, "argv", ["balkit", "spend", str(pool), *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        printed.append(capsys.readouterr().out)
+    (saved,) = json.loads(printed[0])["cascades"]
+    assert saved["saved_usd"] > 0
+    assert f"was asked about {saved['asked_last']} of 60 examples" in printed[1]
+    assert "less than the last alone" in printed[1]
 
 
 def test_teachers_of_one_name_that_differ_are_an_error() -> None:

@@ -133,7 +133,10 @@ class Batch:
                 return batch
             return self._refused(requests.values(), error)
         self.journal.submitted(token, made.id)
-        log.info("batch %s: %d requests submitted", made.id, len(requests))
+        log.warning(  # the one word before hours of silence
+            "batch %s with %d requests is on its way; Ctrl-C is safe, the same command goes on waiting for it",
+            *(made.id, len(requests)),
+        )
         return replace(batch, provider_id=made.id)
 
     def _refused(self, requests: Iterable[Request], error: Exception) -> list[Reply]:
