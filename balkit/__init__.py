@@ -26,13 +26,21 @@ if TYPE_CHECKING:
     from balkit.pool import Pool as Pool
     from balkit.pool import Snapshot as Snapshot
     from balkit.pool import SnapshotDraft as SnapshotDraft
+    from balkit.pool import answered as answered
+    from balkit.pool import training_rows as training_rows
     from balkit.recipe import Recipe as Recipe
+    from balkit.recipe import dump as dump_recipe  # noqa: F401
     from balkit.recipe import load as load_recipe  # noqa: F401
     from balkit.selection import Evidence as Evidence
     from balkit.selection import select as select
     from balkit.stages import RunResult as RunResult
     from balkit.stages import run as run
+    from balkit.steps import channel as channel
+    from balkit.steps import evaluate as evaluate
+    from balkit.steps import score as score
+    from balkit.steps import train as train
     from balkit.steps import validation_rows as validation_rows
+    from balkit.student import summarise as summarise
     from balkit.synthesize import Channel as Channel
     from balkit.synthesize import Sources as Sources
     from balkit.synthesize import rationales as rationales
@@ -50,10 +58,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "answered": ("balkit.pool", "answered"),
     "BalkitError": ("balkit.errors", "BalkitError"),
     "Basis": ("balkit.planning", "Basis"),
     "Channel": ("balkit.synthesize", "Channel"),
+    "channel": ("balkit.steps", "channel"),
     "Commit": ("balkit.pool", "Commit"),
+    "dump_recipe": ("balkit.recipe", "dump"),
+    "evaluate": ("balkit.steps", "evaluate"),
     "Evidence": ("balkit.selection", "Evidence"),
     "export": ("balkit.exports", "export"),
     "Ledger": ("balkit.teacher", "Ledger"),
@@ -71,12 +83,16 @@ _HOME = {
     "Request": ("balkit.teacher", "Request"),
     "run": ("balkit.stages", "run"),
     "RunResult": ("balkit.stages", "RunResult"),
+    "score": ("balkit.steps", "score"),
     "Scripted": ("balkit.teacher", "Scripted"),
     "select": ("balkit.selection", "select"),
     "Snapshot": ("balkit.pool", "Snapshot"),
     "SnapshotDraft": ("balkit.pool", "SnapshotDraft"),
     "Sources": ("balkit.synthesize", "Sources"),
+    "summarise": ("balkit.student", "summarise"),
     "Teacher": ("balkit.teacher", "Teacher"),
+    "train": ("balkit.steps", "train"),
+    "training_rows": ("balkit.pool", "training_rows"),
     "validation_rows": ("balkit.steps", "validation_rows"),
     "Vectors": ("balkit.vectors", "Vectors"),
     "write_examples": ("balkit.synthesize", "write_examples"),
