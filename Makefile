@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow check format bench notebooks wheel ci clean
+.PHONY: help quickstart test test-slow check format bench soak kill-harness notebooks wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 
 bench: $(VENV)/.dev  ## the measurements of docs/benchmarks.md that need no data of their own
 	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+soak: $(VENV)/.dev  ## 20,000 calls against a provider that fails one in five, and what must hold all the same
+	$(BIN)/python tests/soak.py
+
+kill-harness: $(VENV)/.dev  ## 200 kills of runs against such a provider, and what must hold all the same
+	$(BIN)/python tests/kill_harness.py
 
 notebooks: $(VENV)/.dev  ## execute notebooks/ from top to bottom
 	$(BIN)/python .ci/notebooks.py

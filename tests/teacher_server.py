@@ -37,12 +37,17 @@ class Say:
 class TeacherServer:
     """`with TeacherServer(...) as server:` answers by a list (then plainly) or by a function of the request's number.
 
+    `answer` makes the text of a whole reply from the request's body; without it the last message is echoed.
+
     `received` holds the requests' bodies, `served` counts whole successful replies, `most_at_once` the requests open
     at the same time, `authorizations` the headers of that name. A line of a batch is answered by the plan as well;
     `batches` says how batches end.
     """
 
-    def __init__(self, plan: Iterable[Say] | Callable[[int], Say] = ()) -> None:
+    def __init__(
+        self, plan: Iterable[Say] | Callable[[int], Say] = (), *, answer: Callable[[dict[str, Any]], str] | None = None
+    ) -> None:
+        self.answer = answer or _echo
         listed = [] if callable(plan) else list(plan)
         self._plan = plan if callable(plan) else lambda i: listed[i] if i < len(listed) else Say()
         self._lock = threading.Lock()
@@ -50,12 +55,12 @@ class TeacherServer:
         self.received: list[dict[str, Any]] = []
         self.authorizations: list[str] = []
         self.served = 0
+        self.cost_microusd = 0  # of what was served, at 1 and 2 micro-dollars a token read and written
         self.most_at_once = 0
         self.batches = BatchProvider(self._line)
 
     def __enter__(self) -> Self:
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
-        self._http.daemon_threads = True
+        self._http = _Quiet(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
 
@@ -82,11 +87,20 @@ class TeacherServer:
             self.most_at_once = max(self.most_at_once, self._open)
             return self._plan(len(self.received) - 1)
 
-    def finish(self, *, served: bool) -> None:
+    def finish(self, *, served: bool, cost_microusd: int = 0) -> None:
         """Note that a request has been dealt with."""
         with self._lock:
             self._open -= 1
             self.served += served
+            self.cost_microusd += cost_microusd if served else 0
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is gone is no news here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -111,13 +125,15 @@ class _Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
-            self.owner.finish(served=served)
+            self.owner.finish(served=served, cost_microusd=_read(body) + 2 * say.output_tokens)
 
     def _answer(self, say: Say, body: dict[str, Any]) -> bool:
         if say.cut == "reset":
             self._reset()
             return False
-        content = (say.body if say.body is not None else json.dumps(_payload(say, body))).encode()
+        content = (
+            say.body if say.body is not None else json.dumps(_payload(say, body, answer=self.owner.answer))
+        ).encode()
         self.send_response(say.status)
         self.send_header("Content-Type", "application/json")
         if say.close_after_s is None:
@@ -154,12 +170,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Silent."""
 
 
-def _payload(say: Say, body: dict[str, Any]) -> dict[str, Any]:
+def _echo(body: dict[str, Any]) -> str:
+    return f"echo: {body['messages'][-1]['content']}"
+
+
+def _payload(say: Say, body: dict[str, Any], *, answer: Callable[[dict[str, Any]], str] = _echo) -> dict[str, Any]:
     if say.status != 200:
         return {"error": {"message": say.error, "type": "error", "code": say.code}}
-    text = say.text if say.text is not None else f"echo: {body['messages'][-1]['content']}"
+    text = say.text if say.text is not None else answer(body)
     message = {"role": "assistant", "content": text if say.refusal is None else None, "refusal": say.refusal}
-    read = sum(len(message["content"]) // 4 + 4 for message in body["messages"])
+    read = _read(body)
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -172,3 +192,8 @@ def _payload(say: Say, body: dict[str, Any]) -> dict[str, Any]:
             "total_tokens": read + say.output_tokens,
         },
     }
+
+
+def _read(body: dict[str, Any]) -> int:
+    """Tokens of the prompt, as this provider counts them."""
+    return sum(len(message["content"]) // 4 + 4 for message in body["messages"])

@@ -145,7 +145,7 @@ class _Asking:
         return len(self._retries) > 0
 
     def _pass(self) -> Iterator[Reply]:
-        replies = iter(self._teacher.ask(self._feed()))
+        replies = iter(self._teacher.ask(_Feed(self._next, self._wait_s)))
         try:
             for reply in replies:
                 self._settle(reply)
@@ -175,10 +175,6 @@ class _Asking:
 
     # What the teacher pulls
 
-    def _feed(self) -> Iterator[Request]:
-        while (request := self._next()) is not None:
-            yield request
-
     def _next(self) -> Request | None:
         """The next request to send, reserved and noted as sent; None ends the pass."""
         with self._lock:
@@ -189,6 +185,9 @@ class _Asking:
             attempt = self._ready.popleft()
             self._in_flight[attempt.request.key] = attempt
             return attempt.request
+
+    def _wait_s(self) -> float:
+        return 0.0 if self._end is not None else self._limit.wait_s()
 
     def _make_ready(self) -> None:
         """Reserve, note as sent and commit together as many requests as the teacher has room for."""
@@ -368,6 +367,23 @@ class _Asking:
             return FREE
         rate = price_of(self._terms.model, self._terms.price)
         return rate.halved() if self._batching else rate
+
+
+class _Feed:
+    """The requests of one pass. A teacher that heeds `wait_s` before it pulls goes on after a pause."""
+
+    def __init__(self, pull: Callable[[], Request | None], wait_s: Callable[[], float]) -> None:
+        self._pull = pull
+        self.wait_s = wait_s
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> Request:
+        request = self._pull()
+        if request is None:
+            raise StopIteration
+        return request
 
 
 def is_free(teacher: Teacher) -> bool:

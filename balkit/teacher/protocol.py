@@ -100,5 +100,6 @@ class Teacher(Protocol):
         """One attempt a request. Pulls a request only when it can be sent at once: what is pulled is in flight.
 
         A teacher with an attribute `room` says how many requests it would send now, so that they are noted together.
+        Requests with a method `wait_s` say how many seconds a rate limit lasts; to pull before is to end the iteration.
         """
         ...

@@ -53,11 +53,15 @@ class Remote:
         assert self._loop is not None
         done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
         pending: set[Future[Reply]] = set()
-        source = iter(requests)
+        source, paused_s = iter(requests), getattr(requests, "wait_s", lambda: 0.0)
         more = True
+
+        def wait_s() -> float:
+            return max(self._tempo.wait_s(), paused_s())
+
         try:
             while more or pending:
-                while more and (free := self._window.size - len(pending)) > 0 and not self._tempo.wait_s():
+                while more and (free := self._window.size - len(pending)) > 0 and not wait_s():
                     self.room = 1 if self._tempo.limited else free
                     request = next(source, None)
                     more = request is not None
@@ -66,8 +70,8 @@ class Remote:
                         future = asyncio.run_coroutine_threadsafe(self._attempt(request), self._loop)
                         pending.add(future)
                         future.add_done_callback(done.put)
-                wait_s = self._tempo.wait_s() if more and free > 0 else None
-                burst = _all_of(done, wait_s=wait_s) if pending or wait_s else []
+                longest_s = wait_s() if more and free > 0 else None
+                burst = _all_of(done, wait_s=longest_s) if pending or longest_s else []
                 pending.difference_update(burst)
                 for left, future in zip(reversed(range(len(burst))), burst, strict=True):
                     reply = future.result()
