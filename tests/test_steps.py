@@ -1,0 +1,62 @@
+"""Steps done alone: nothing of the eval split is answered or exported, and `latest` means the newest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from small import Rule, make_pool, make_recipe, rows
+
+from balkit import steps, texts
+from balkit.pool import Pool
+from balkit.stages import run
+from balkit.teacher import Scripted
+
+COLUMNS = {"prompt": "question", "answer": "answer", "domain": "topic"}
+
+
+@pytest.fixture
+def leaky(tmp_path: Path) -> Pool:
+    """A pool whose dev split holds two rows of its own and one that stands in eval in capitals."""
+    pool = make_pool(tmp_path / "pool")
+    leak = rows("bird", 1, seed=2)[0]
+    pool.add(
+        pl.DataFrame([*rows("bird", 2, seed=5), leak | {"question": leak["question"].upper()}]), split="dev", **COLUMNS
+    )
+    return pool
+
+
+def held_out(pool: Pool) -> set[str]:
+    return {texts.normalised(prompt) for prompt in pool.examples(split="eval")["prompt"]}
+
+
+def test_annotating_leaves_out_what_stands_in_eval(leaky: Pool) -> None:
+    written = steps.annotate(leaky, make_recipe(), split="dev", teacher=Scripted(Rule()))
+    assert written.filter("accepted").height == 2
+    answered = leaky.examples().join(written, on="example_id", how="semi")
+    assert not {texts.normalised(prompt) for prompt in answered["prompt"]} & held_out(leaky)
+    assert steps.annotate(leaky, make_recipe(), split="dev", teacher=Scripted(Rule())).is_empty()
+
+
+def test_validation_rows_leave_out_what_came_into_eval_later(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    dev = rows("bird", 3, seed=5)
+    pool.add(pl.DataFrame(dev), split="dev", **COLUMNS)
+    steps.annotate(pool, make_recipe(), split="dev", teacher=Scripted(Rule()))
+    assert steps.validation_rows(pool, at=pool.version).height == 3
+    pool.add(pl.DataFrame([dev[0] | {"question": dev[0]["question"].upper()}]), split="eval", **COLUMNS)
+    left = steps.validation_rows(pool, at=pool.version)
+    assert left.height == 2
+    assert not {texts.normalised(prompt) for prompt in left["prompt"]} & held_out(pool)
+
+
+def test_the_latest_snapshot_is_trained_again_after_a_newer_one_came(tmp_path: Path) -> None:
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe(select={"then": "k_center"})
+    run(pool, recipe, teacher=Scripted(Rule()), train=False)
+    first = steps.train(pool, "latest", recipe=recipe)
+    assert first.path.name.startswith(pool.snapshot("latest").snapshot_id)
+    run(pool, recipe.model_copy(update={"budget_rows": 20}), teacher=Scripted(Rule()), train=False)
+    second = steps.train(pool, "latest", recipe=recipe)
+    assert second.path != first.path
+    assert steps.train(pool, "latest", recipe=recipe).digest == second.digest
