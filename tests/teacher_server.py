@@ -40,8 +40,8 @@ class TeacherServer:
     `answer` makes the text of a whole reply from the request's body; without it the last message is echoed.
 
     `received` holds the requests' bodies, `served` counts whole successful replies, `most_at_once` the requests open
-    at the same time, `authorizations` the headers of that name. A line of a batch is answered by the plan as well;
-    `batches` says how batches end.
+    at the same time, `authorizations` the headers of that name, `headers` those of every POST. A line of a batch is
+    answered by the plan as well; `batches` says how batches end.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class TeacherServer:
         self._open = 0
         self.received: list[dict[str, Any]] = []
         self.authorizations: list[str] = []
+        self.headers: list[dict[str, str]] = []  # names in lower case
         self.served = 0
         self.cost_microusd = 0  # of what was served, at 1 and 2 micro-dollars a token read and written
         self.most_at_once = 0
@@ -112,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.owner.headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.path.endswith(("/files", "/batches")):
             boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
             self._send(*self.owner.batches.post(self.path, content, boundary))

@@ -25,6 +25,7 @@ OTHER_TEACHER = {
     "name": "another",
     "base_url": "http://127.0.0.1:8000",
     "api_key_env": "KEY",
+    "headers": {"x-team": "a"},
     "file": "others.jsonl",
     "price": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2},
 }
@@ -59,7 +60,9 @@ OUTSIDE = {
     *(
         f"{place}.{key}"
         for place in ("teacher", *(f"teachers.{name}" for name in PURPOSES))
-        for key in ("base_url", "api_key_env", "file", "price", "concurrency", "rpm", "tpm", "timeout_s", "tries")
+        for key in (
+            *("base_url", "api_key_env", "headers", "file", "price", "concurrency", "rpm", "tpm", "timeout_s", "tries"),
+        )
     ),
     *(f"caps.{scope}{unit}" for scope in ("", "per_stage.", "per_domain.") for unit in ("calls", "tokens", "usd")),
 }
@@ -359,3 +362,10 @@ def test_votes_that_could_not_differ_are_refused() -> None:
     assert recipes.load(body | cold).synthesis.votes == 1
     with pytest.raises(RecipeError, match=r"synthesis\.votes 3 at rationale\.temperature 0"):
         recipes.load(body | cold | {"synthesis": {"votes": 3}})
+
+
+def test_a_header_written_out_is_dumped_as_a_variables_name() -> None:
+    headers = {"X-Team-Token": "canary-3c1a", "x-user": "$WHO"}
+    dumped = recipes.dump(recipes.load(SMALLEST | {"teacher": {"transport": "offline", "headers": headers}}))
+    assert "canary-3c1a" not in dumped
+    assert recipes.load(yaml.safe_load(dumped)).teacher.headers == {"X-Team-Token": "$X_TEAM_TOKEN", "x-user": "$WHO"}

@@ -291,6 +291,14 @@ def test_keys_appear_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not [path for path in tmp_path.iterdir() if CANARY.encode() in path.read_bytes()]
 
 
+def test_headers_are_sent_and_their_values_appear_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PASS", CANARY)
+    with TeacherServer([Say(text=f"it was {CANARY}")]) as server, Ledger(tmp_path / "calls.sqlite") as ledger:
+        bought(ledger, batch(server, headers={"X-Pass": "$GATEWAY_PASS"}), questions(2))
+        assert {got["x-pass"] for got in server.headers} == {CANARY}
+    assert not [path for path in tmp_path.iterdir() if CANARY.encode() in path.read_bytes()]
+
+
 def test_a_recipe_with_batches_is_run_as_any_other(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", sizes={"fruit": 6, "tool": 4}, eval_rows=0)
     with TeacherServer(lambda i: Say(text="So it is.\nAnswer: fruit")) as server:

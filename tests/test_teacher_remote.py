@@ -274,3 +274,33 @@ def test_a_process_ends_without_a_word_on_stderr() -> None:
         command = [sys.executable, "-c", _TEACHERS_IN_A_ROW, server.url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "20 20 3\n", "")
+
+
+def test_headers_are_sent_and_their_values_appear_nowhere(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GATEWAY_PASS", f"{CANARY}-a\n")
+    caplog.set_level(logging.DEBUG)
+    headers = {"X-Pass": "$GATEWAY_PASS", "X-Written": f"{CANARY}-b", "X-Team": "red"}
+    said = f"it was {CANARY}-a and {CANARY}-b, red"
+    with TeacherServer([Say(text=said), Say(status=400, error=said)]) as server:
+        teacher = Remote(section(server.url, headers=headers, concurrency=1))
+        replies = bought(ledger, teacher, [question(0), question(1)])
+        sent = [[got[name.lower()] for name in headers] for got in server.headers]
+    assert sent == [[f"{CANARY}-a", f"{CANARY}-b", "red"]] * 2
+    assert replies[0].text == "it was *** and ***, red"
+    ledger.close()
+    assert CANARY not in repr(replies) + caplog.text
+    assert not [path for path in tmp_path.iterdir() if CANARY.encode() in path.read_bytes()]
+
+
+def test_a_headers_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_PASS", raising=False)
+    with pytest.raises(TeacherStopped, match=r"NO_SUCH_PASS \(x-pass\)"):
+        list(Remote(section(None, headers={"x-pass": "$NO_SUCH_PASS"})).ask([question(0)]))
+
+
+def test_a_header_that_cannot_be_sent_is_named_without_its_value() -> None:
+    with pytest.raises(TeacherStopped, match="x-pass") as caught:
+        list(Remote(section("http://127.0.0.1:9", headers={"x-pass": f"{CANARY}\r\nx: y"})).ask([question(0)]))
+    assert CANARY not in str(caught.value)

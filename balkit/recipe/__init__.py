@@ -196,7 +196,7 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
 
 def _asked(teacher: Teacher) -> dict[str, Any]:
     """What of a teacher can change the data; a batch answers as single calls do."""
-    unsaid = {"base_url", "api_key_env", "file", "price", "concurrency", "rpm", "tpm", "timeout_s", "tries"}
+    unsaid = {"base_url", "api_key_env", "headers", "file", "price", "concurrency", "rpm", "tpm", "timeout_s", "tries"}
     body = teacher.model_dump(mode="json", exclude=unsaid)
     return body | {"transport": "litellm"} if teacher.transport == "batch" else body
 

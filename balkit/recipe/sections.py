@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 Kind = Literal["label", "choice", "number", "math", "text"]
 Method = Literal["random", "stratified", "ifd", "k_center", "facility_location"]
 Positive = Annotated[int, Field(ge=1)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class Section(BaseModel):
@@ -101,6 +114,10 @@ class Teacher(Section):
     api_key_env: str | tuple[str, ...] | None = Field(
         default=None, description="the environment variable that holds the key; of several, the keys are used in turn"
     )
+    headers: dict[HeaderName, str] = Field(
+        default_factory=dict,
+        description="litellm, batch: sent with every request; the value `$NAME` is read from that environment variable",
+    )
     file: Path | None = Field(
         default=None, description="recorded: a JSONL file of earlier replies, relative to the recipe"
     )
@@ -125,6 +142,17 @@ class Teacher(Section):
         """The environment variables that hold keys."""
         names = self.api_key_env or ()
         return (names,) if isinstance(names, str) else names
+
+    def header_variables(self) -> dict[str, str]:
+        """The environment variable of each header that names one."""
+        found = {name: _VARIABLE.fullmatch(value) for name, value in self.headers.items()}
+        return {name: match[1] for name, match in found.items() if match}
+
+    @field_serializer("headers")
+    def _no_values(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """A value that is written out may be a secret, and a dumped recipe is kept: a variable's name stands for it."""
+        named = self.header_variables()
+        return {name: f"${named.get(name) or name.upper().replace('-', '_')}" for name in headers}
 
 
 class Teachers(Section):

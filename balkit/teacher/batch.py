@@ -295,6 +295,7 @@ class Batch:
                 base_url=self._section.base_url,
                 max_retries=0,
                 timeout=self._section.timeout_s,
+                default_headers=self._keys.headers,
             )
         except openai.OpenAIError as error:
             _stop(self._keys.said(error))

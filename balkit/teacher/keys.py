@@ -1,4 +1,4 @@
-"""The keys of an endpoint, and keeping them out of everything that is stored or shown."""
+"""The keys and headers of an endpoint, and keeping them out of everything that is stored or shown."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from balkit.errors import TeacherStopped
 _NO_KEY = "unused"  # what a server of the user's own gets; the openai client insists on a key
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 _ERROR_CHARACTERS = 600
+_SECRET_CHARACTERS = 8  # a shorter value stands in too many texts by chance
 
 
 class Keys:
-    """The keys that a recipe's teacher names, used in turn. Raises `TeacherStopped` where a variable is not set."""
+    """The keys that a recipe's teacher names, used in turn, and its headers.
+
+    Raises `TeacherStopped` where a variable is not set, or a header's value cannot be sent.
+    """
 
     def __init__(self, section: recipe.Teacher) -> None:
         self._keys = _keys(section)
         self._turns = itertools.cycle(self._keys)
         self._lock = threading.Lock()
-        self._secrets = _secrets(self._keys)
+        self.headers = _headers(section)
+        hidden = [value for value in self.headers.values() if len(value) >= _SECRET_CHARACTERS]
+        self._secrets = _secrets([*self._keys, *hidden])
 
     def next(self) -> str | None:
         """The key for the next request; None leaves it to the client, which knows the variable of its provider."""
@@ -55,6 +61,25 @@ def _keys(section: recipe.Teacher) -> list[str | None]:
     return [os.environ[name] for name in names] or [_NO_KEY if section.base_url else None]
 
 
+def _headers(section: recipe.Teacher) -> dict[str, str]:
+    """The headers with their values; no message names a value."""
+    variables = section.header_variables()
+    missing = [f"{variable} ({name})" for name, variable in variables.items() if not os.environ.get(variable)]
+    if missing:
+        raise TeacherStopped(
+            f"the environment variable of a header is not set: {', '.join(missing)} of teacher.headers; "
+            "export it and run again"
+        )
+    values = {
+        name: os.environ[variables[name]].strip() if name in variables else value
+        for name, value in section.headers.items()
+    }
+    bad = [name for name, value in values.items() if not (value.isascii() and value.isprintable())]
+    if bad:
+        raise TeacherStopped(f"teacher.headers: the value of {', '.join(bad)} is not plain printable ASCII")
+    return values
+
+
 def _secrets(keys: list[str | None]) -> list[str]:
     """The keys, and what looks like credentials in the environment; plain and as in a URL, the longest first."""
     found = {value for name, value in os.environ.items() if _is_secret(name, value)}
@@ -65,4 +90,9 @@ def _secrets(keys: list[str | None]) -> list[str]:
 
 def _is_secret(name: str, value: str) -> bool:
     named_so = any(part in name.upper() for part in _SECRET_NAMES)
-    return named_so and len(value) >= 8 and not value.startswith("/") and not any(c.isspace() for c in value)
+    return (
+        named_so
+        and len(value) >= _SECRET_CHARACTERS
+        and not value.startswith("/")
+        and not any(c.isspace() for c in value)
+    )

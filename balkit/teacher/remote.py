@@ -113,6 +113,8 @@ class Remote:
             "num_retries": 0,
             "drop_params": False,
         }
+        if self._keys.headers:
+            arguments["extra_headers"] = dict(self._keys.headers)
         return arguments if response_format is None else arguments | {"response_format": response_format}
 
     def _read(self, request: Request, response: Any) -> Reply:
@@ -196,6 +198,8 @@ def load_litellm() -> Any:
     litellm.cache = None
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log errors with whatever the provider echoes
+    client = logging.getLogger("openai")  # at DEBUG it logs a request's headers
+    client.setLevel(max(client.level, logging.INFO))
     warnings.filterwarnings("ignore", r"coroutine '\w+\.a\w*completion\w*' was never awaited")  # cancelled attempts
     return litellm
 
