@@ -1,20 +1,22 @@
 """What a recipe would do on a pool: quotas, deficits, calls, tokens and money, before anything is spent.
 
-The expected figures assume that no worked answer is rejected, and of the written examples as many as is usual
-(`synthesize.expected_calls`). The highest ones assume every try and every vote that the recipe allows, and every reply
-as long as allowed. A row that is rejected for good is replaced by another on top of that: only caps bound a run.
+Low: nothing is rejected, and replies are as short as the shortest seen, or half as long as expected. Expected: no
+worked answer is rejected, of the written examples as many as is usual (`synthesize.expected_calls`), and replies are as
+long as those that are here already, or a guess from max_tokens. High: every try and every vote that the recipe allows,
+and every reply as long as allowed. A row that is rejected for good is replaced by another on top of that: only caps
+bound a run. What was paid for earlier and is served again is not subtracted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import polars as pl
 
-from balkit import balance, synthesize, tokens, verify
+from balkit import balance, frames, synthesize, tokens, verify
 from balkit.pool import Pool
 from balkit.recipe import Recipe
 from balkit.teacher.prices import rate_of
@@ -23,7 +25,10 @@ from balkit.teacher.prices import rate_of
 REQUEST_TOKENS = 150
 
 _ROWS = ("take", "make", "repeat", "short")
-_COSTS = ("calls", "tokens", "usd", "max_calls", "max_tokens", "max_usd")
+_COSTS = tuple(f"{name}{end}" for end in ("_low", "", "_high") for name in ("calls", "tokens", "usd"))
+#: From so many replies on a domain's own lengths count, before that those of all domains.
+_TELLING_REPLIES = 10
+_PURPOSES = ("rationale", "vote", "synthesis")
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,13 @@ class Plan:
 
     stage, domain, quota (with what it takes over from others, less what it leaves to them), available (real examples
     not yet drawn), take, make, repeat, short (these four add up to the quota), tail,
-    calls, tokens, usd (expected) and max_calls, max_tokens, max_usd. Stage 0 is the dev split's rationales: its `take`
-    are dev rows. `usd` is null where no price is known; `notes` are sentences for a person.
+    calls, tokens, usd (expected), each with _low and with _high. Stage 0 is the dev split's rationales: its `take`
+    are dev rows. `usd` is null where no price is known; `notes` are sentences for a person. `costs` has the same
+    sums a stage, domain and purpose, with the endpoint and model that is asked first.
     """
 
     rows: pl.DataFrame
+    costs: pl.DataFrame
     budget_rows: int
     stages: int
     notes: tuple[str, ...]
@@ -45,7 +52,7 @@ class Plan:
         """One row a domain, that with the most real examples first, and a last row `total`.
 
         Columns: domain; stage 1 .. stage K (quotas); real, written, repeats, short (they add up to the quotas); calls,
-        usd (expected) and max_usd, the dev split's included.
+        usd_low, usd (expected) and usd_high, the dev split's included.
         """
         stage = pl.col("stage")
         order = self.rows.filter(stage == 1).sort("available", "domain", descending=[True, False]).select("domain")
@@ -53,7 +60,7 @@ class Plan:
         sums = self.rows.group_by("domain").agg(
             *(pl.col("quota").filter(stage == k).sum().alias(f"stage {k}") for k in range(1, self.stages + 1)),
             *(pl.col(name).filter(stage > 0).sum().alias(shown) for shown, name in names.items()),
-            *(_sum(name) for name in ("calls", "usd", "max_usd")),
+            *(_sum(name) for name in ("calls", "usd_low", "usd", "usd_high")),
         )
         domains = order.join(sums, on="domain", maintain_order="left")
         last = domains.select(pl.lit("total").alias("domain"), *(_sum(name) for name in domains.columns[1:]))
@@ -82,7 +89,7 @@ def plan(pool: Pool, recipe: Recipe) -> Plan:
 
     Raises `BudgetError` for a budget below one row a domain or an empty pool.
     """
-    return plan_of(Basis(pool.examples(origin="source"), recipe))
+    return plan_of(Basis(pool.examples(origin="source"), recipe, pool.calls()))
 
 
 def plan_of(basis: Basis) -> Plan:
@@ -92,10 +99,14 @@ def plan_of(basis: Basis) -> Plan:
 
 @dataclass(frozen=True)
 class Basis:
-    """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits, from the source alone."""
+    """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits, from the source alone.
+
+    `calls` is CALLS of all runs so far; a plan takes nothing but the lengths of replies from them.
+    """
 
     examples: pl.DataFrame
     recipe: Recipe
+    calls: pl.DataFrame = field(default_factory=frames.CALLS.empty, repr=False)
 
     @cached_property
     def evaluation(self) -> pl.DataFrame:
@@ -152,6 +163,36 @@ class Basis:
 
 
 @dataclass(frozen=True)
+class _Size:
+    """Calls, and the tokens that they read and write together."""
+
+    calls: int
+    read: int
+    written: int
+
+
+@dataclass(frozen=True)
+class _Each:
+    """Tokens of one call: read, written (expected and shortest), and the most of both."""
+
+    read: int
+    written: int
+    shortest: int
+    most_read: int
+    most_written: int
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Earlier replies: how many, their mean tokens read and written, the fewest written."""
+
+    replies: int
+    read: int
+    written: int
+    shortest: int
+
+
+@dataclass(frozen=True)
 class _Planner:
     basis: Basis
     recipe: Recipe
@@ -166,8 +207,10 @@ class _Planner:
             for domain, take, make in rows.select("domain", "take", "make").iter_rows():
                 unused[domain] -= take
                 seen |= {domain} if take or make else set()
-        rows = self.priced(pl.concat(parts, how="diagonal_relaxed"))
-        return Plan(rows, self.recipe.budget_rows, self.recipe.stages, self.notes(rows))
+        quotas = pl.concat(parts, how="diagonal_relaxed")
+        costs = self.costs(quotas)
+        rows = self.priced(quotas, costs)
+        return Plan(rows, costs, self.recipe.budget_rows, self.recipe.stages, self.notes(rows, costs))
 
     def stage(self, stage: int, unused: Mapping[str, int], seen: set[str]) -> pl.DataFrame:
         """QUOTAS of a stage after what a domain lacks was given to others, as `assemble` does it."""
@@ -199,63 +242,113 @@ class _Planner:
             short=zero, tail=pl.lit(False), available=pl.col("len").cast(pl.Int64),
         )  # fmt: skip
 
-    def priced(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows with calls, tokens and dollars, expected and at most."""
+    def priced(self, rows: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
+        """The rows with the sums of their calls, tokens and dollars."""
         order = ["stage", "domain", "quota", "available", "take", "make", "repeat", "short", "tail"]
-        costs = [self.cost(row) for row in rows.iter_rows(named=True)]
-        schema = {
-            "calls": pl.Int64, "tokens": pl.Int64, "usd": pl.Float64,
-            "max_calls": pl.Int64, "max_tokens": pl.Int64, "max_usd": pl.Float64,
-        }  # fmt: skip
-        return rows.select(order).hstack(pl.DataFrame(costs, schema=schema, orient="row"))
+        sums = costs.group_by("stage", "domain").agg(_sum(name) for name in _COSTS)
+        joined = rows.select(order).join(sums, on=["stage", "domain"], how="left", maintain_order="left")
+        nothing = pl.col("calls_high").is_null()  # where nothing is asked
+        return joined.with_columns(pl.when(nothing).then(0).otherwise(pl.col(name)).alias(name) for name in _COSTS)
 
-    def cost(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        section, rationale = self.recipe.synthesis, self.recipe.rationale
-        asked, told = self.request_tokens(rationale.instructions), self.request_tokens(section.instructions)
-        prompt = self.prompt_tokens.get(row["domain"], self.mean_prompt_tokens)
+    def costs(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What each stage asks in each domain for each purpose; see `Plan.costs`."""
+        found = [
+            {"stage": row["stage"], "domain": row["domain"], "purpose": purpose, "endpoint": asked.name}
+            | {"model": asked.model}
+            | self.cost(purpose, sizes)
+            for row in rows.iter_rows(named=True)
+            for purpose, sizes in self.asked(row).items()
+            for asked in self.recipe.asked(purpose)[:1]
+        ]
+        text = dict.fromkeys(("domain", "purpose", "endpoint", "model"), pl.String)
+        sums = {name: pl.Float64 if name.startswith("usd") else pl.Int64 for name in _COSTS}
+        return pl.DataFrame(found, schema={"stage": pl.Int64, **text, **sums})
+
+    def asked(self, row: Mapping[str, Any]) -> dict[str, tuple[_Size, _Size, _Size]]:
+        """Calls and tokens by purpose: low, expected, high. A purpose that is not asked for anything is left out."""
+        section, rationale, domain = self.recipe.synthesis, self.recipe.rationale, row["domain"]
         writing = synthesize.expected_calls(row["make"], section=section)
-        shown = section.demonstrations * prompt + told
-        made = row["make"], writing.high * section.per_call  # written rows, expected and at most
-        voters = section.votes * len(self.recipe.asked("vote"))
-        answers = {
-            "rationale": row["take"] + (0 if section.votes else made[0]),
-            "vote": made[0] * section.votes,
+        made, most = row["make"], writing.high * section.per_call  # written rows, expected and at most
+        own, own_most = (row["take"] + (0 if section.votes else n) for n in (made, most))
+        votes, votes_most = made * section.votes, most * section.votes * len(self.recipe.asked("vote"))
+        calls = {
+            "rationale": (own, own, own_most * rationale.tries),
+            "vote": (votes, votes, votes_most),
+            "synthesis": (writing.low, writing.expected, writing.high),
         }
-        most_answers = {
-            "rationale": (row["take"] + (0 if section.votes else made[1])) * rationale.tries,
-            "vote": made[1] * voters,
-        }
-        usual = {name: (n, n * (prompt + asked), n * self.reply_tokens) for name, n in answers.items()}
-        usual["synthesis"] = (writing.expected, writing.expected * shown, made[0] * 2 * prompt)
-        # At most: every byte of a request a token, every reply as long as max_tokens allows.
-        bytes_ = tokens.BYTES_PER_TOKEN
-        most = {
-            name: (n, bytes_ * n * 2 * (prompt + asked), n * rationale.max_tokens) for name, n in most_answers.items()
-        }
-        most["synthesis"] = (writing.high, bytes_ * writing.high * 3 * shown, writing.high * section.max_tokens)
-        return self.summed(usual, dearest=False) | {
-            f"max_{name}": value for name, value in self.summed(most, dearest=True).items()
-        }
+        found = {}
+        for purpose, (low, expected, high) in calls.items():
+            if high:
+                each = self.each(purpose, domain)
+                sizes = (each.read, each.shortest), (each.read, each.written), (each.most_read, each.most_written)
+                found[purpose] = tuple(
+                    _Size(n, n * r, n * w) for n, (r, w) in zip((low, expected, high), sizes, strict=True)
+                )
+        return found  # type: ignore[return-value]
 
-    def summed(self, parts: Mapping[str, tuple[int, int, int]], *, dearest: bool) -> dict[str, Any]:
-        """Calls, tokens and dollars of (calls, tokens read, tokens written) by purpose."""
-        costs = [self.usd(purpose, *part, dearest=dearest) for purpose, part in parts.items()]
-        known = [cost for cost in costs if cost is not None]
+    def each(self, purpose: str, domain: str) -> _Each:
+        """Tokens of one call: as in earlier replies where there are any, else from the recipe's max_tokens.
+
+        At most: every byte of a request a token, every reply as long as allowed.
+        """
+        prompt = self.prompt_tokens.get(domain, self.mean_prompt_tokens)
+        if purpose == "synthesis":
+            section = self.recipe.synthesis
+            most = section.max_tokens
+            read = section.demonstrations * prompt + self.request_tokens(section.instructions)
+            most_read, written = tokens.BYTES_PER_TOKEN * 3 * read, min(most, section.per_call * 2 * prompt)
+        else:
+            most = self.recipe.rationale.max_tokens
+            read = prompt + self.request_tokens(self.recipe.rationale.instructions)
+            most_read, written = tokens.BYTES_PER_TOKEN * 2 * read, most // 2
+        shortest = written // 2
+        seen = self.seen.get((purpose, domain)) or self.seen.get((purpose, None))
+        if seen is not None:
+            read, written, shortest = seen.read, min(most, seen.written), min(most, seen.shortest)
+        return _Each(read, written, shortest, max(most_read, read), most)
+
+    def cost(self, purpose: str, sizes: tuple[_Size, _Size, _Size]) -> dict[str, Any]:
+        low, expected, high = sizes
+        named = (("_low", low, min), ("", expected, None), ("_high", high, max))
         return {
-            "calls": sum(calls for calls, _, _ in parts.values()),
-            "tokens": sum(read + written for _, read, written in parts.values()),
-            "usd": sum(known) if len(known) == len(costs) else None,
+            f"{name}{end}": value
+            for end, size, pick in named
+            for name, value in (
+                ("calls", size.calls),
+                ("tokens", size.read + size.written),
+                ("usd", self.usd(purpose, size, pick=pick)),
+            )
         }
 
-    def usd(self, purpose: str, calls: int, read: int, written: int, *, dearest: bool) -> float | None:
-        """By the first teacher of a cascade, or the dearest of it; nothing costs nothing whatever the price."""
-        if not calls:
+    def usd(self, purpose: str, size: _Size, *, pick: Callable[[list[float]], float] | None) -> float | None:
+        """By the first teacher of a cascade, or by the one that `pick` takes; nothing costs nothing at any price."""
+        if not size.calls:
             return 0.0
         rates = [rate_of(section) for section in self.recipe.asked(purpose)]
-        costs = [rate.cost_microusd(read, written) / 1e6 for rate in rates if rate is not None]
+        costs = [rate.cost_microusd(size.read, size.written) / 1e6 for rate in rates if rate is not None]
         if len(costs) < len(rates):
             return None
-        return max(costs) if dearest else costs[0]
+        return pick(costs) if pick else costs[0]
+
+    @cached_property
+    def seen(self) -> dict[tuple[str, str | None], _Seen]:
+        """What the purposes' own models needed so far, by purpose and domain, and in all domains (None)."""
+        models = pl.DataFrame(
+            [(purpose, self.recipe.asked(purpose)[0].model) for purpose in _PURPOSES],
+            schema=["purpose", "model"],
+            orient="row",
+        )
+        paid = self.basis.calls.filter((pl.col("status") == "succeeded") & (pl.col("output_tokens") > 0))
+        mine = paid.join(models, on=["purpose", "model"])
+        both = pl.concat([mine, mine.with_columns(domain=pl.lit(None, dtype=pl.String))])
+        sums = both.group_by("purpose", "domain").agg(
+            replies=pl.len(),
+            read=pl.col("input_tokens").mean().ceil().cast(pl.Int64),
+            written=pl.col("output_tokens").mean().ceil().cast(pl.Int64),
+            shortest=pl.col("output_tokens").min(),
+        )
+        telling = sums.filter(pl.col("domain").is_null() | (pl.col("replies") >= _TELLING_REPLIES))
+        return {(purpose, domain): _Seen(*numbers) for purpose, domain, *numbers in telling.iter_rows()}
 
     @cached_property
     def prompt_tokens(self) -> dict[str, int]:
@@ -272,12 +365,7 @@ class _Planner:
     def request_tokens(self, instructions: str) -> int:
         return REQUEST_TOKENS + tokens.estimate().count(", ".join(self.basis.labels) + instructions)
 
-    @cached_property
-    def reply_tokens(self) -> int:
-        """Expected tokens of a worked answer: half of what the recipe allows."""
-        return self.recipe.rationale.max_tokens // 2
-
-    def notes(self, rows: pl.DataFrame) -> tuple[str, ...]:
+    def notes(self, rows: pl.DataFrame, costs: pl.DataFrame) -> tuple[str, ...]:
         notes = []
         asked = [one for purpose in ("rationale", "vote", "synthesis") for one in self.recipe.asked(purpose)]
         unpriced = list(dict.fromkeys(one.model for one in asked if rate_of(one) is None))
@@ -287,7 +375,7 @@ class _Planner:
             )
         if any(len(self.recipe.asked(purpose)) > 1 for purpose in ("rationale", "vote")):
             notes.append(
-                "a cascade is planned as if its first teacher's answers all hold; max_usd is its dearest's price"
+                "a cascade is planned as if its first teacher's answers all hold; usd_high is its dearest's price"
             )
         short = int(rows["short"].sum())
         if short:
@@ -305,7 +393,17 @@ class _Planner:
         dev = rows.filter(pl.col("stage") == 0)
         if dev.height:
             notes.append(f"{int(dev['take'].sum()):,} rows of the dev split are answered first")
-        return (*notes, *self.capped(rows))
+        return (*notes, *self.measured(costs), *self.capped(rows))
+
+    def measured(self, costs: pl.DataFrame) -> Iterator[str]:
+        """Where the lengths of replies come from."""
+        asked = [purpose for purpose in _PURPOSES if purpose in set(costs["purpose"])]
+        seen = {purpose: self.seen[purpose, None].replies for purpose in asked if (purpose, None) in self.seen}
+        if seen:
+            learned = ", ".join(f"{replies:,} {purpose}" for purpose, replies in seen.items())
+            yield f"tokens a call are as in the replies that are here already: {learned}"
+        if guessed := [purpose for purpose in asked if purpose not in seen]:
+            yield f"lengths of replies are guessed from max_tokens, for no model has answered yet: {', '.join(guessed)}"
 
     def capped(self, rows: pl.DataFrame) -> Iterator[str]:
         """What the run's caps will not let through."""

@@ -109,7 +109,7 @@ def test_a_plan_is_shown_by_domain_and_where_asked_by_stage(balkit: Balkit, pool
     assert code == 0
     assert "stage 2" in out
     assert [line.split()[0] for line in out.splitlines()[2:6]] == ["fruit", "tool", "bird", "total"]
-    assert "max_tokens" in balkit("plan", pool, "recipe.yaml", "--by-stage")[1]
+    assert "tokens" in balkit("plan", pool, "recipe.yaml", "--by-stage")[1]
 
 
 def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None:

@@ -86,9 +86,9 @@ def test_a_run_whose_rows_all_pass_does_what_was_planned(tmp_path: Path, fill: t
     assert total(made, column="short") == 30 - result.stages[-1].rows
     expected = total(made, column="calls")
     assert result.spent.calls == expected if "synthetic" not in fill else result.spent.calls <= expected
-    assert result.spent.calls <= total(made, column="max_calls")
-    assert 0 < result.spent.cost_microusd / 1e6 <= total(made, column="max_usd")
-    assert result.spent.tokens <= total(made, column="max_tokens")
+    assert result.spent.calls <= total(made, column="calls_high")
+    assert 0 < result.spent.cost_microusd / 1e6 <= total(made, column="usd_high")
+    assert result.spent.tokens <= total(made, column="tokens_high")
 
 
 def test_a_run_that_needs_every_try_does_the_highest_number_of_calls(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_a_run_that_needs_every_try_does_the_highest_number_of_calls(tmp_path: P
     changes = NO_STUDENT | PAID | {"balance": {"policy": "natural"}, "rationale": {"tries": 2, "max_tokens": 64}}
     made = planned(pool, **changes)
     result = run(pool, make_recipe(**changes), teacher=Scripted(at_the_second_try), train=False)
-    assert result.spent.calls == total(made, column="max_calls") == 2 * total(made, column="calls") == 60
-    assert result.spent.cost_microusd / 1e6 <= total(made, column="max_usd")
+    assert result.spent.calls == total(made, column="calls_high") == 2 * total(made, column="calls") == 60
+    assert result.spent.cost_microusd / 1e6 <= total(made, column="usd_high")
 
 
 def test_rows_of_the_dev_split_are_counted_in_calls_and_not_in_rows(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_an_unknown_price_gives_no_money_and_a_note(tmp_path: Path) -> None:
     teacher = {"transport": "litellm", "model": "nobody/knows-this"}
     made = planned(make_pool(tmp_path / "pool"), teacher=teacher)
     assert made.rows["usd"].null_count() == made.rows.height
-    assert (total(made, column="usd"), total(made, column="max_usd")) == (None, None)
+    assert (total(made, column="usd"), total(made, column="usd_high")) == (None, None)
     assert made.by_domain()["usd"].null_count() == len(SIZES) + 1
     assert any("no price is known for 'nobody/knows-this'" in note for note in made.notes)
     assert total(made, column="calls") > 0
@@ -146,7 +146,7 @@ def test_an_unknown_price_gives_no_money_and_a_note(tmp_path: Path) -> None:
 
 def test_recorded_replies_are_free_without_a_price(tmp_path: Path) -> None:
     teacher = {"transport": "recorded", "model": "nobody/knows-this", "file": "replies.jsonl"}
-    assert total(planned(make_pool(tmp_path / "pool"), teacher=teacher), column="max_usd") == 0
+    assert total(planned(make_pool(tmp_path / "pool"), teacher=teacher), column="usd_high") == 0
 
 
 def test_a_cap_below_what_is_expected_is_said(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_by_domain_has_a_row_a_domain_in_order_of_size_and_the_total(tmp_path: P
     made = planned(make_pool(tmp_path / "pool"), **PAID)
     domains = made.by_domain()
     assert domains.columns == [
-        *("domain", "stage 1", "stage 2", "real", "written", "repeats", "short", "calls", "usd", "max_usd")
+        *("domain", "stage 1", "stage 2", "real", "written", "repeats", "short", "calls", "usd_low", "usd", "usd_high")
     ]
     assert domains["domain"].to_list() == ["fruit", "tool", "bird", "total"]
     body, last = domains.head(-1), domains.tail(1)
@@ -190,3 +190,26 @@ def test_a_budget_below_one_row_a_domain_is_refused(tmp_path: Path) -> None:
         planned(make_pool(tmp_path / "pool"), budget_rows=2)
     with pytest.raises(BudgetError, match="no domain"):
         planned(Pool.create(tmp_path / "blank"))
+
+
+def test_a_forecast_lies_between_low_and_high_in_every_row(tmp_path: Path) -> None:
+    made = planned(make_pool(tmp_path / "pool", sizes=FEW), balance={"policy": "uniform"}, **PAID)
+    for unit in ("calls", "tokens", "usd"):
+        assert made.rows.select((pl.col(f"{unit}_low") <= pl.col(unit)).all()).item()
+        assert made.rows.select((pl.col(unit) <= pl.col(f"{unit}_high")).all()).item()
+    assert total(made, column="usd_low") < total(made, column="usd") < total(made, column="usd_high")
+    assert made.costs["usd"].sum() == pytest.approx(total(made, column="usd"))
+    assert any("guessed from max_tokens" in note for note in made.notes)
+
+
+def test_lengths_are_learned_from_the_replies_that_are_here(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    changes = PAID | {"balance": {"policy": "natural"}, "fill": ["real"]}
+    before, result = planned(pool, **changes), ran(pool, **changes)
+    after = planned(pool, **changes)
+    assert total(after, column="tokens") == pytest.approx(result.spent.tokens, rel=0.02)
+    assert total(before, column="tokens") != total(after, column="tokens")
+    assert total(after, column="tokens_low") <= total(after, column="tokens") < total(after, column="tokens_high")
+    assert any("30 rationale" in note for note in after.notes)
+    other = PAID["teacher"] | {"model": "rule-2"}
+    assert any("guessed" in note for note in planned(pool, **(changes | {"teacher": other})).notes)

@@ -45,7 +45,8 @@ def plan(
     if as_json:
         json_out(made.as_dict())
         return
-    shown = made.rows if by_stage else made.by_domain()
+    few = made.rows.drop("calls_low", "calls_high", "tokens_low", "tokens_high")
+    shown = few if by_stage else made.by_domain()
     frame_out(shown, as_json=False, title=f"{recipe}: {made.budget_rows} rows in {made.stages} stages")
     for note in made.notes:
         typer.echo(note)
