@@ -1,6 +1,6 @@
 """What a recipe would do on a pool: quotas, deficits, calls, tokens and money, before anything is spent.
 
-Low: nothing is rejected, and replies are as short as the shortest seen, or half as long as expected. Expected: no
+Low: nothing is rejected, and replies are as short as the shortest seen, or an eighth of the guess. Expected: no
 worked answer is rejected, of the written examples as many as is usual (`synthesize.expected_calls`), and replies are as
 long as those that are here already, or a guess from max_tokens. High: every try and every vote that the recipe allows,
 and every reply as long as allowed. A row that is rejected for good is replaced by another on top of that: only caps
@@ -76,6 +76,10 @@ class Plan:
             "rows": self.rows.to_dicts(),
             "notes": list(self.notes),
         }
+
+    def forecast(self) -> dict[str, Any]:
+        """What a run keeps to be held against what it spends."""
+        return {"costs": self.costs.to_dicts(), "notes": list(self.notes)}
 
 
 def _sum(name: str) -> pl.Expr:
@@ -301,7 +305,7 @@ class _Planner:
             most = self.recipe.rationale.max_tokens
             read = prompt + self.request_tokens(self.recipe.rationale.instructions)
             most_read, written = tokens.BYTES_PER_TOKEN * 2 * read, most // 2
-        shortest = written // 2
+        shortest = written // 8
         seen = self.seen.get((purpose, domain)) or self.seen.get((purpose, None))
         if seen is not None:
             read, written, shortest = seen.read, min(most, seen.written), min(most, seen.shortest)

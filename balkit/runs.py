@@ -7,11 +7,13 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from balkit import texts
 from balkit.errors import PoolDamaged, PoolError
 
 FILE = "run.json"
+FORECAST = "forecast.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,21 @@ def write(file: Path, text: str) -> None:
         draft.replace(file)
     except OSError as error:
         raise PoolError(f"{file}: cannot be written ({error.strerror}); nothing was started") from error
+
+
+def forecast_of(pool: Path, *, run_id: str) -> list[dict[str, Any]] | None:
+    """What was forecast when a run began (`Plan.costs`, as rows); None for a run without, by an older balkit.
+
+    Raises `PoolDamaged` for a file that cannot be read.
+    """
+    file = pool / "runs" / run_id[:12] / FORECAST
+    try:
+        costs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["costs"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PoolDamaged(f"{file}: is no forecast of a run ({error}); delete it, nothing else needs it") from error
+    return costs
 
 
 def _read(file: Path) -> RunRecord:

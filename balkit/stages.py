@@ -21,10 +21,10 @@ from balkit import frames, steps, student, synthesize, verify
 from balkit import recipe as recipes
 from balkit.assemble import Material, StageRows, Tools, assemble, candidates
 from balkit.errors import RunError
-from balkit.planning import Basis, plan_of
+from balkit.planning import Basis, Plan, plan_of
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
-from balkit.runs import RunRecord, runs_of, write
+from balkit.runs import FORECAST, RunRecord, runs_of, write
 from balkit.synthesize import Channel
 from balkit.teacher import Ledger, Progress, Spent, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
@@ -126,6 +126,8 @@ class _Run:
         if found.record not in earlier:
             found.record.save(pool.path)
         write(found.folder / "recipe.yaml", recipes.dump(recipe))
+        if not (found.folder / FORECAST).exists():
+            write(found.folder / FORECAST, json.dumps(found.planned.forecast(), indent=1))
         return found
 
     @property
@@ -163,13 +165,18 @@ class _Run:
     @cached_property
     def basis(self) -> Basis:
         """The base version, read once."""
-        return Basis(self.pool.at(self.record.base_version).examples(origin="source"), self.recipe)
+        examples = self.pool.at(self.record.base_version).examples(origin="source")
+        return Basis(examples, self.recipe, self.pool.calls())
+
+    @cached_property
+    def planned(self) -> Plan:
+        """The plan, with lengths of replies as they were learned until now."""
+        return plan_of(self.basis)
 
     @cached_property
     def expected_calls(self) -> dict[int, int]:
         """Calls of every stage as planned, stage 0 being the dev split's."""
-        planned = plan_of(self.basis).rows
-        return dict(planned.group_by("stage").agg(pl.col("calls").sum()).iter_rows())
+        return dict(self.planned.rows.group_by("stage").agg(pl.col("calls").sum()).iter_rows())
 
     @cached_property
     def vectors(self) -> Vectors:

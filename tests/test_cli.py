@@ -193,7 +193,7 @@ def test_wrong_usage_exits_with_2(balkit: Balkit) -> None:
 def test_reading_makes_no_ledger(balkit: Balkit, pool: str, tmp_path: Path) -> None:
     before = sorted((tmp_path / pool).rglob("*"))
     code, out, _ = balkit("spend", pool, "--json")
-    assert (code, json.loads(out)) == (0, {"rows": [], "cascades": []})
+    assert (code, json.loads(out)) == (0, {"rows": [], "cascades": [], "runs": []})
     assert balkit("spend", pool)[0] == 0
     assert balkit("check", pool)[0] == 0
     assert sorted((tmp_path / pool).rglob("*")) == before

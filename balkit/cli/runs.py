@@ -11,6 +11,9 @@ from balkit.cli.pools import PoolPath
 from balkit.cli.show import Json, frame_out, json_out, progress
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from balkit.pool import Pool
     from balkit.stages import RunResult
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe file (`balkit recipes list`).", metavar="RECIPE")]
@@ -45,7 +48,7 @@ def plan(
     if as_json:
         json_out(made.as_dict())
         return
-    few = made.rows.drop("calls_low", "calls_high", "tokens_low", "tokens_high")
+    few = made.rows.select(*made.rows.columns[:9], "calls", "tokens", "usd_low", "usd", "usd_high")
     shown = few if by_stage else made.by_domain()
     frame_out(shown, as_json=False, title=f"{recipe}: {made.budget_rows} rows in {made.stages} stages")
     for note in made.notes:
@@ -101,7 +104,9 @@ def _percent(fraction: float | None) -> float | None:
 
 
 def spend(pool: PoolPath, as_json: bool = Json) -> None:
-    """Show what teacher calls cost, by run, stage, purpose, endpoint and domain, and what cascades saved.
+    """Show what teacher calls cost: per run against its forecast and per kept row, then by endpoint and domain.
+
+    What cascades saved comes last.
 
     Example: balkit spend pools/math
     """
@@ -115,18 +120,47 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
     if (opened.path / "calls.sqlite").exists():  # a Ledger would make it
         with Ledger(opened.path / "calls.sqlite") as ledger:
             calls = ledger.calls()
-    saved = []
+    saved, runs = [], []
     for run_id in sorted(set(calls["run_id"])):
+        mine = calls.filter(calls["run_id"] == run_id)
         recipe = opened.path / "runs" / run_id[:12] / "recipe.yaml"
+        runs.append({"run_id": run_id[:12]} | _against(opened, mine, run_id=run_id))
         if recipe.exists():
-            mine = calls.filter(calls["run_id"] == run_id)
             saved += [{"run_id": run_id[:12]} | row for row in cascades(mine, recipe=load(recipe))]
     if as_json:
-        json_out({"rows": by_endpoint(calls).to_dicts(), "cascades": saved})
+        json_out({"rows": by_endpoint(calls).to_dicts(), "cascades": saved, "runs": runs})
         return
-    frame_out(by_endpoint(calls), as_json=False)
+    for run in runs:
+        _show_spending(run)
+    frame_out(by_endpoint(calls), as_json=False, title="\nAll calls")
     for row in saved:
         typer.echo(_saved(row))
+
+
+def _against(pool: Pool, calls: pl.DataFrame, *, run_id: str) -> dict[str, Any]:
+    import polars as pl
+
+    from balkit.report import against
+    from balkit.runs import forecast_of
+
+    snapshots = pool.snapshots().filter(pl.col("run_id") == run_id).sort("stage")
+    kept = int(snapshots["rows"][-1]) if snapshots.height else 0
+    return against(calls, forecast=forecast_of(pool.path, run_id=run_id), rows=kept)
+
+
+def _show_spending(run: dict[str, Any]) -> None:
+    """One table a run: in all, then by stage, domain, purpose and teacher."""
+    import polars as pl
+
+    parts = [{"part": "total"} | run["total"]]
+    for name in ("stage", "domain", "purpose", "teacher"):
+        parts += [
+            {"part": f"{name} {row[name]}"} | {key: value for key, value in row.items() if key != name}
+            for row in run[f"by_{name}"]
+        ]
+    each = "" if run["usd_per_row"] is None else f", ${run['usd_per_row']:,.6f} a kept row ({run['kept_rows']:,})"
+    shown = pl.DataFrame(parts, infer_schema_length=None)
+    frame_out(shown, as_json=False, title=f"\nrun {run['run_id']}: ${run['total']['usd']:,.4f}{each}")
 
 
 def _saved(row: dict[str, Any]) -> str:

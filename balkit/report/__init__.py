@@ -1,6 +1,6 @@
 """What people read: frames as text, what calls cost."""
 
-from balkit.report.spending import by_endpoint, cascades
+from balkit.report.spending import against, by_endpoint, cascades
 from balkit.report.tables import table
 
-__all__ = ["by_endpoint", "cascades", "table"]
+__all__ = ["against", "by_endpoint", "cascades", "table"]
