@@ -283,6 +283,17 @@ def test_an_interrupted_commit_leaves_nothing(pool: Pool) -> None:
     assert pool.check() == []
 
 
+@pytest.mark.parametrize("opened", [database.reading, database.writing])
+def test_ctrl_c_in_the_middle_of_a_statement_is_a_keyboard_interrupt(pool: Pool, opened: Any) -> None:
+    add(pool, "one")
+    key = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt), opened(pool.path) as con:
+        key.start()
+        con.execute("SELECT count(*) FROM range(500000000) t(n) WHERE n % 7 = 3")
+    assert pool.check() == []
+    assert pool.version == 1
+
+
 def test_a_newer_format_says_to_upgrade(pool: Pool) -> None:
     behind_its_back(pool, "INSERT INTO migrations VALUES (9999, 'future', TIMESTAMP '2030-01-01')")
     with pytest.raises(PoolError, match="format 9999, and this balkit knows formats up to 1: pip install"):

@@ -159,11 +159,18 @@ def settle(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def translated(folder: Path) -> Iterator[None]:
-    """DuckDB's errors become ours: a file that cannot be read is damaged, anything else is a `PoolError`."""
+    """DuckDB's errors become ours: a file that cannot be read is damaged, anything else is a `PoolError`.
+
+    Ctrl-C in the middle of a statement, which DuckDB makes a RuntimeError, stays a KeyboardInterrupt.
+    """
     import duckdb
 
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
     except (
         duckdb.IOException,
         duckdb.InternalException,
