@@ -240,7 +240,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on(balkit: Balkit, pool: str, tmp_path: P
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         code = process.wait(timeout=60)
-    assert code == 130, rest
+    # CPython ends by the signal itself where it came while a string was being executed, as imports do; a shell says 130
+    assert code in (130, -signal.SIGINT), rest
     assert "the same command goes on" in rest
     assert "Traceback" not in rest
     code, out, _ = balkit("run", pool, "recipe.yaml", "--json")
