@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from balkit.recipe import Recipe as Recipe
     from balkit.recipe import dump as dump_recipe  # noqa: F401
     from balkit.recipe import load as load_recipe  # noqa: F401
+    from balkit.report import progress as progress
     from balkit.selection import Evidence as Evidence
     from balkit.selection import select as select
     from balkit.stages import RunResult as RunResult
@@ -76,6 +77,7 @@ _HOME = {
     "plan": ("balkit.planning", "plan"),
     "Pool": ("balkit.pool", "Pool"),
     "quickstart_folder": ("balkit.assets", "quickstart_folder"),
+    "progress": ("balkit.report", "progress"),
     "rationales": ("balkit.synthesize", "rationales"),
     "Recipe": ("balkit.recipe", "Recipe"),
     "Recorded": ("balkit.teacher", "Recorded"),

@@ -15,11 +15,12 @@ import polars as pl
 
 from balkit import recipe as recipes
 from balkit.assets import quickstart_folder, recipes_folder
+from balkit.events import Notify
 from balkit.planning import plan
 from balkit.pool import Pool
 from balkit.recipe import Recipe
 from balkit.report import table
-from balkit.stages import Notify, RunResult, run
+from balkit.stages import RunResult, run
 from balkit.steps import validation_rows
 
 #: The arms: name in the report -> shipped recipe.

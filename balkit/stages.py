@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,10 @@ import polars as pl
 
 from balkit import frames, steps, student, synthesize, verify
 from balkit import recipe as recipes
-from balkit.assemble import Material, StageRows, Tools, assemble, candidates
+from balkit.assemble import Encode, Material, StageRows, Tools, assemble, candidates
 from balkit.errors import RunError
+from balkit.events import Event, Notify
+from balkit.outlook import Outlook
 from balkit.planning import Basis, Plan, plan_of
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
@@ -31,21 +32,8 @@ from balkit.vectors import Encoder, Vectors, make_encoder
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Event:
-    """What a run is doing now. `done` of `total` counts calls, training steps or rows; 0 of 0 is a step's start."""
-
-    stage: int
-    stages: int
-    step: str  # data | train | score | evaluate | done
-    text: str = ""
-    done: int = 0
-    total: int = 0
-    cost_usd: float = 0.0
-
-
-Notify = Callable[[Event], None]
+#: New texts up to which their encoding is not told of.
+_FEW_TEXTS = 1024
 
 
 @dataclass(frozen=True)
@@ -174,11 +162,6 @@ class _Run:
         return plan_of(self.basis)
 
     @cached_property
-    def expected_calls(self) -> dict[int, int]:
-        """Calls of every stage as planned, stage 0 being the dev split's."""
-        return dict(self.planned.rows.group_by("stage").agg(pl.col("calls").sum()).iter_rows())
-
-    @cached_property
     def vectors(self) -> Vectors:
         encoder: Encoder = make_encoder(self.recipe.vectors)
         return Vectors(self.pool.path / "vectors", encoder)
@@ -271,7 +254,9 @@ class _Run:
         if stage == recipe.stages or recipe.select.then != "ifd" or self.pool.committed(key) is not None:
             return
         self.say(stage, "score")
-        scores = steps.score(checkpoint_folder, self.candidates(stage + 1), recipe=recipe)
+        scores = steps.score(
+            checkpoint_folder, self.candidates(stage + 1), recipe=recipe, progress=self.on_rows("score", stage)
+        )
         ifd = scores.filter(pl.col("name") == "ifd")["value"]
         said = f"{ifd.count()} of {len(ifd)} candidates scored"
         self.say(stage, "score", said)
@@ -286,7 +271,8 @@ class _Run:
         if self.basis.evaluation.is_empty() or self.pool.committed(key) is not None:
             return
         self.say(stage, "evaluate")
-        found = steps.evaluate(checkpoint_folder, recipe=recipe, basis=self.basis)
+        on_rows = self.on_rows("evaluate", stage)
+        found = steps.evaluate(checkpoint_folder, recipe=recipe, basis=self.basis, progress=on_rows)
         self.pool.commit(Commit(message=f"{recipe.name}: stage {stage} evaluated", key=key, evaluations=found))
 
     # -- what the steps need ----------------------------------------------------------------------------------------
@@ -311,12 +297,12 @@ class _Run:
 
     def channel(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Channel:
         """The way to the teacher, with progress."""
+        outlook = Outlook(self.planned, spent=ledger.spent(self.run_id), cap_usd=self.recipe.caps.usd)
 
-        def on_calls(p: Progress) -> None:
-            text = f"{p.cached} cached, {p.sent} bought"
-            total = max(p.done, self.expected_calls.get(stage, 0))
+        def on_calls(progress: Progress) -> None:
+            calls = outlook.calls(stage, progress)
             step = "data" if stage else "dev"
-            self.say(stage, step, text, done=p.done, total=total, cost_usd=p.cost_microusd / 1e6)
+            self.say(stage, step, done=calls.done, total=calls.done + calls.to_buy, calls=calls)
 
         return steps.channel(
             ledger,
@@ -337,8 +323,17 @@ class _Run:
             synthesis=recipe.synthesis,
             share=self.basis.share(stage),
             channel=self.channel(stage, ledger, teacher),
-            encode=self.vectors.of,
+            encode=self.encoded("data", stage),
         )
+
+    def encoded(self, step: str, stage: int) -> Encode:
+        """Vectors of texts, with progress where many are new."""
+
+        def on_texts(done: int, total: int) -> None:
+            if total > _FEW_TEXTS:
+                self.say(stage, step, "vectors", done=done, total=total)
+
+        return lambda prompts: self.vectors.of(prompts, progress=on_texts)
 
     def candidates(self, stage: int) -> pl.DataFrame:
         """Examples worth scoring for a stage, with the student of the one before."""
@@ -349,7 +344,7 @@ class _Run:
             rows=rows,
             select=self.recipe.select,
             seed=self.recipe.seed,
-            encode=self.vectors.of,
+            encode=self.encoded("score", stage - 1),
         )
 
     def unused(self, stage: int, rows: pl.DataFrame) -> pl.DataFrame:
@@ -409,6 +404,9 @@ class _Run:
         )
         found = self.pool.evaluations(checkpoint=checkpoint).filter(pl.col("settings") == settings)
         return found.join(self.basis.evaluation, on=["example_id", "domain"], how="semi")
+
+    def on_rows(self, step: str, stage: int) -> steps.OnRows:
+        return lambda done, total: self.say(stage, step, done=done, total=total)
 
     def say(self, stage: int, step: str, text: str = "", **numbers: Any) -> None:
         self.notify(Event(stage, self.recipe.stages, step, text, **numbers))

@@ -1,22 +1,24 @@
-"""The steps of a stage that can be done alone: train, score and evaluate a student, answer a split's examples."""
+"""The steps of a stage that can be done alone: train, score, evaluate, answer a split's examples, write new ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
-from balkit import answers, student, synthesize, texts, verify
+from balkit import answers, frames, student, synthesize, texts, verify
 from balkit import recipe as recipes
-from balkit.errors import StudentError
+from balkit.errors import RunError, StudentError
 from balkit.planning import Basis
 from balkit.pool import Commit, Pool, answered, training_rows
 from balkit.recipe import Recipe
 from balkit.teacher import Ledger, Progress, Teacher, make_teacher
+from balkit.vectors import Vectors, make_encoder
 
 OnStep = Callable[[int, int, float], None]
+OnRows = Callable[[int, int], None]
 
 
 def train(
@@ -67,7 +69,7 @@ def refuse_long_prompts(pool: Pool, *, recipe: Recipe, basis: Basis) -> None:
         )
 
 
-def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe) -> pl.DataFrame:
+def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe, progress: OnRows | None = None) -> pl.DataFrame:
     """SCORES (ifd and loss) of EXAMPLES, by the student's own answers or the references, as `select.response` says."""
     reference = [answers.completion("", given) if given else "" for given in examples["reference"]]
     return student.score(
@@ -76,13 +78,19 @@ def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe) -> pl.Dat
         response=recipe.select.response,
         max_new_tokens=recipe.evaluate.max_new_tokens,
         batch_size=recipe.evaluate.batch_size,
+        progress=progress,
     )
 
 
-def evaluate(checkpoint: Path, *, recipe: Recipe, basis: Basis) -> pl.DataFrame:
+def evaluate(checkpoint: Path, *, recipe: Recipe, basis: Basis, progress: OnRows | None = None) -> pl.DataFrame:
     """EVALUATIONS of a checkpoint on the eval split."""
     return student.evaluate(
-        checkpoint, basis.evaluation, answers=recipe.answers, labels=basis.labels, section=recipe.evaluate
+        checkpoint,
+        basis.evaluation,
+        answers=recipe.answers,
+        labels=basis.labels,
+        section=recipe.evaluate,
+        progress=progress,
     )
 
 
@@ -107,7 +115,7 @@ def channel(
         def note(so_far: Progress) -> None:
             seen[section.name] = so_far
             if progress is not None:
-                progress(Progress.sum(seen.values()))
+                progress(Progress.sum(list(seen.values())))
 
         if section.name not in lines:
             door = ledger.door(
@@ -159,6 +167,57 @@ def annotate(
         written = synthesize.rationales(left, channel=to)
         message = f"{recipe.name}: rationales for {left.height} {split} rows"
         pool.commit(Commit(message=message, rationales=written, calls=ledger.calls(run_id)))
+    return written
+
+
+def write(
+    pool: Pool,
+    recipe: Recipe,
+    *,
+    rows: Mapping[str, int],
+    teacher: Teacher | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> synthesize.Written:
+    """Has the teacher write new examples, `rows` by domain, and commits them with what was thought of each.
+
+    Checked as a run checks them, against eval and against all that is in the pool. They are there to be looked at
+    and queried; a run draws on what it wrote itself. Asked again, it writes others. Raises `RunError`
+    for a domain that is not in the pool, and as `stages.run` does when the teacher or a cap stops it.
+    """
+    basis = Basis(pool.examples(origin="source"), recipe)
+    unknown = sorted(rows.keys() - basis.counts.keys())
+    if unknown:
+        raise RunError(f"no domain of {pool.path} is called {', '.join(unknown)}; there are: {', '.join(basis.counts)}")
+    run_id = texts.digest(["write", recipe.run_digest()])
+    before = pool.calls(run_id=run_id).filter(pl.col("purpose") == "synthesis").group_by("domain").len()
+    vectors = Vectors(pool.path / "vectors", make_encoder(recipe.vectors))
+    apart = basis.evaluation["prompt"].to_list()
+    with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:
+        written = synthesize.write_examples(
+            rows,
+            channel=channel(
+                ledger, recipe=recipe, labels=basis.labels, run_id=run_id, stage=0, teacher=teacher, progress=progress
+            ),
+            section=recipe.synthesis,
+            sources=synthesize.Sources(
+                demonstrations=basis.real,
+                known=sorted(set(pool.examples()["prompt"]) - set(apart)),
+                evaluation=apart,
+                encode=vectors.of,
+            ),
+            seed=recipe.seed,
+            start_sample=dict(before.iter_rows()),
+        )
+        kept = written.decisions.filter("kept").select("example_id").unique()
+        pool.commit(
+            Commit(
+                message=f"{recipe.name}: {kept.height} of {sum(rows.values())} examples written",
+                examples=written.examples,
+                rationales=written.rationales,
+                decisions=frames.check(written.decisions, frames.DECISIONS),
+                calls=ledger.calls(run_id),
+            )
+        )
     return written
 
 

@@ -23,11 +23,12 @@ import polars as pl
 import yaml
 
 from balkit import recipe as recipes
+from balkit.events import Event
 from balkit.exports import export
 from balkit.pool import Pool
 from balkit.recipe import Recipe
 from balkit.report import table
-from balkit.stages import Event, RunResult, run
+from balkit.stages import RunResult, run
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("BALKIT_REAL_DATA", ROOT / "../shared/data"))

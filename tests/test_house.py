@@ -20,13 +20,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "balkit"
 #: From the ground up. A room imports from lower floors only, so rooms on one floor do not know each other.
 FLOORS = [
     {"errors"},
-    {"texts", "frames", "assets", "tokens"},
+    {"texts", "frames", "assets", "tokens", "events"},
     {"recipe"},
     {"answers"},
     {"balance", "selection", "verify", "pool", "vectors", "teacher", "student"},
     {"synthesize", "changes", "reconcile", "runs"},
     {"assemble", "planning"},
-    {"steps"},
+    {"steps", "outlook"},
     {"stages", "exports", "report"},
     {"quickstart"},
     {"cli"},

@@ -67,7 +67,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_versions(pool: Pool, round_:
     again = Pool.open(pool.path)
     version = again.version
     assert again.examples().height == 20 * version
-    assert [line for line in again.check() if "the next commit mends it" not in line] == []
+    assert again.check() == []
     add(again, "afterwards")
     assert again.version == version + 1
     assert again.check() == []
@@ -78,11 +78,10 @@ def test_a_commit_that_head_does_not_know_yet_is_kept(pool: Pool) -> None:
     killed_before_head = (pool.path / "HEAD").read_bytes()
     add(pool, "two")
     (pool.path / "HEAD").write_bytes(killed_before_head)
-    again = Pool.open(pool.path)
-    assert again.version == 2
-    assert again.check() == ["HEAD says version 1, the file holds 2; the next commit mends it"]
-    add(again, "two")
-    assert again.check() == []
+    looking = Pool.open(pool.path, read_only=True)
+    assert looking.version == 2
+    assert looking.check() == ["HEAD says version 1, the file holds 2; the next opening for writing mends it"]
+    assert Pool.open(pool.path).check() == []
 
 
 FULL_DISK = """

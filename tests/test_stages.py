@@ -15,9 +15,10 @@ from small import SIZES, Rule, make_pool, make_recipe, rows
 
 from balkit import frames, texts
 from balkit.errors import BudgetError, CapReached, PoolDamaged, PoolLocked, RunError, StudentError, TeacherPaused
+from balkit.events import Event
 from balkit.pool import Commit, Pool
 from balkit.recipe import Recipe
-from balkit.stages import Event, RunResult, run
+from balkit.stages import RunResult, run
 from balkit.teacher import Ledger, Reply, Request, Scripted
 
 SETTINGS = "response=student max_new_tokens=8"

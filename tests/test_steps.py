@@ -9,6 +9,7 @@ import pytest
 from small import Rule, make_pool, make_recipe, rows
 
 from balkit import steps, texts
+from balkit.errors import RunError
 from balkit.pool import Pool
 from balkit.stages import run
 from balkit.teacher import Scripted
@@ -49,6 +50,32 @@ def test_validation_rows_leave_out_what_came_into_eval_later(tmp_path: Path) -> 
     left = steps.validation_rows(pool, at=pool.version)
     assert left.height == 2
     assert not {texts.normalised(prompt) for prompt in left["prompt"]} & held_out(pool)
+
+
+def test_writing_alone_keeps_checked_examples_and_writes_others_when_asked_again(tmp_path: Path) -> None:
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe()
+    first, second = (steps.write(pool, recipe, rows={"bird": 3}, teacher=Scripted(Rule())) for _ in range(2))
+    stored = pool.examples(origin="synthetic")
+    for written in (first, second):
+        kept = written.decisions.filter("kept")["example_id"].unique()
+        assert len(kept) == 3
+        assert set(kept) <= set(stored.filter(domain="bird", split="train")["example_id"])
+    assert not set(first.examples["example_id"]) & set(second.examples["example_id"])
+    assert pool.calls().filter(pl.col("purpose") == "synthesis").height > 0
+    assert pool.check() == []
+
+
+def test_a_run_draws_on_nothing_that_was_written_alone(tmp_path: Path) -> None:
+    pool, beside = make_pool(tmp_path / "pool"), make_pool(tmp_path / "beside")
+    recipe = make_recipe(select={"first": "random", "then": "random"})
+    steps.write(pool, recipe, rows={"bird": 3}, teacher=Scripted(Rule()))
+    digests = [run(one, recipe, teacher=Scripted(Rule()), train=False).stages[-1].digest for one in (pool, beside)]
+    assert digests[0] == digests[1]
+
+
+def test_writing_for_a_domain_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is called brid; there are: bird, fruit, tool"):
+        steps.write(make_pool(tmp_path / "pool"), make_recipe(), rows={"brid": 3}, teacher=Scripted(Rule()))
 
 
 def test_the_latest_snapshot_is_trained_again_after_a_newer_one_came(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands that plan, spend and train: plan, run, spend, train, eval, score."""
+"""Commands that plan, spend and train: plan, run, spend, annotate, synthesize, train, eval, score."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from balkit.cli.pools import PoolPath
 from balkit.cli.show import Json, frame_out, json_out, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import polars as pl
 
+    from balkit.events import Notify
     from balkit.pool import Pool
     from balkit.stages import RunResult
+    from balkit.teacher import Progress
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe file (`balkit recipes list`).", metavar="RECIPE")]
 
@@ -25,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(spend)
     app.command()(annotate)
+    app.command()(synthesize)
     app.command()(train)
     app.command()(score)
     app.command(name="eval")(evaluate)
@@ -185,13 +190,57 @@ def annotate(
     from balkit.recipe import load
     from balkit.steps import annotate as answer_split
 
-    written = answer_split(Pool.open(pool), load(recipe), split=split)
+    with progress(quiet=as_json) as notify:
+        written = answer_split(Pool.open(pool), load(recipe), split=split, progress=_told(notify, "annotate"))
     reasons = dict(written.filter(~written["accepted"]).group_by("reason").len().sort("reason").iter_rows())
     accepted = int(written["accepted"].sum())
     if as_json:
         json_out({"accepted": accepted, "rejected": reasons})
         return
     typer.echo(f"{accepted} accepted" + "".join(f", {rows} {reason}" for reason, rows in reasons.items()))
+
+
+def synthesize(
+    pool: PoolPath,
+    recipe: RecipePath,
+    domain: Annotated[list[str], typer.Option(help="A domain to write for; may stand several times.")],
+    rows: Annotated[int, typer.Option(min=1, help="Examples for each domain.")] = 4,
+    as_json: bool = Json,
+) -> None:
+    """Have the teacher write new examples, checked as in a run: to see what it writes before a run pays for more.
+
+    They stay in the pool with what was thought of them; runs draw on what they write themselves.
+
+    Example: balkit synthesize pools/math recipe.yaml --domain Precalculus --rows 4
+    """
+    import polars as pl
+
+    from balkit.pool import Pool
+    from balkit.recipe import load
+    from balkit.steps import write
+
+    wanted = dict.fromkeys(domain, rows)
+    with progress(quiet=as_json) as notify:
+        written = write(Pool.open(pool), load(recipe), rows=wanted, progress=_told(notify, "synthesize"))
+    found = written.decisions.filter("kept").select("example_id").unique()
+    kept = written.examples.join(found, on="example_id", how="semi").sort("domain", "example_id")
+    worked = written.rationales.filter("accepted").select("example_id", rationale="text")
+    shown = kept.select("example_id", "domain", "prompt", "reference").join(worked, on="example_id", how="left")
+    shown = shown.unique("example_id", keep="first", maintain_order=True)
+    refused = dict(written.decisions.filter(~pl.col("kept")).group_by("reason").len().sort("reason").iter_rows())
+    if as_json:
+        json_out({"kept": shown.to_dicts(), "refused": refused})
+        return
+    frame_out(shown.drop("example_id"), as_json=False)
+    typer.echo(f"{kept.height} kept" + "".join(f", {count} {reason}" for reason, count in refused.items()))
+
+
+def _told(notify: Notify, step: str) -> Callable[[Progress], None]:
+    """Progress of calls that no plan foresaw."""
+    from balkit.events import Event
+    from balkit.outlook import calls_of
+
+    return lambda progress: notify(Event(0, 0, step, done=progress.done, calls=calls_of(progress)))
 
 
 def train(
@@ -204,15 +253,15 @@ def train(
 
     Example: balkit train pools/math 3f2a9c1b7d10-s3 --recipe recipe.yaml
     """
+    from balkit.events import Event
     from balkit.pool import Pool
     from balkit.recipe import load
-    from balkit.stages import Event
     from balkit.steps import train as train_student
 
     with progress(quiet=as_json) as notify:
 
         def on_step(step: int, steps: int, loss: float) -> None:
-            notify(Event(1, 1, "train", f"loss {loss:.3f}", done=step, total=steps))
+            notify(Event(0, 0, "train", f"loss {loss:.3f}", done=step, total=steps))
 
         done = train_student(Pool.open(pool), snapshot, recipe=load(recipe), progress=on_step)
     if as_json:

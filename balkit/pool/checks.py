@@ -52,7 +52,9 @@ def _head(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     if head is None:
         return [f"HEAD is missing; the file holds version {tip.version}"]
     if head != tip:
-        return [f"HEAD says version {head.version}, the file holds {tip.version}; the next commit mends it"]
+        return [
+            f"HEAD says version {head.version}, the file holds {tip.version}; the next opening for writing mends it"
+        ]
     return []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -67,17 +67,22 @@ class Pool:
     def open(cls, path: str | Path, *, read_only: bool = False, wait_s: float = database.WAIT_S) -> Pool:
         """An existing pool, brought to this balkit's format unless `read_only`.
 
+        A HEAD that was left behind by a kill after a commit is brought up to it, where the folder can be written.
         Raises `PoolError` where none is, or for a format that is newer than this balkit, or older and `read_only`.
         """
         pool = cls(Path(path), read_only=read_only, wait_s=wait_s)
         known = migrate.shipped()
         with database.reading(pool.path, wait_s=wait_s) as con:
             current = migrate.is_current(con, known=known)
+            behind = current and database.read_head(pool.path) != database.tip(con)
         if not current and read_only:
             raise PoolError(f"{path}: has an older format; open it once for writing, which migrates it")
         if not current:
             with database.migrating(pool.path, wait_s=wait_s) as con:
                 migrate.migrate(con, known=known)
+        if behind and not read_only:
+            with suppress(PoolError, OSError), database.writing(pool.path, wait_s=0.0):
+                pass
         return pool
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
-"""What people read: frames as text, what calls cost."""
+"""What people read: frames as text, what calls cost, how far a run is."""
 
+from balkit.report.live import progress
 from balkit.report.spending import against, by_endpoint, cascades
 from balkit.report.tables import table
 
-__all__ = ["against", "by_endpoint", "cascades", "table"]
+__all__ = ["against", "by_endpoint", "cascades", "progress", "table"]

@@ -11,7 +11,7 @@ from balkit import answers as final
 from balkit import frames, recipe
 from balkit.errors import StudentError
 from balkit.student.checkpoint import digest
-from balkit.student.generate import generate
+from balkit.student.generate import OnRows, generate
 from balkit.student.settings import evaluate_settings
 
 
@@ -22,6 +22,7 @@ def evaluate(
     answers: recipe.Answers,
     labels: Sequence[str],
     section: recipe.Evaluate,
+    progress: OnRows | None = None,
 ) -> pl.DataFrame:
     """EVALUATIONS of the checkpoint on EXAMPLES, sorted by example_id: its greedy answers, parsed and compared.
 
@@ -38,7 +39,11 @@ def evaluate(
             f"{unknown.height} of {asked.height} examples have no reference answer, the first is {first}"
         )
     written = generate(
-        checkpoint, asked["prompt"].to_list(), max_new_tokens=section.max_new_tokens, batch_size=section.batch_size
+        checkpoint,
+        asked["prompt"].to_list(),
+        max_new_tokens=section.max_new_tokens,
+        batch_size=section.batch_size,
+        progress=progress,
     )
     choices = [final.offered(prompt) if answers.kind == "choice" else () for prompt in asked["prompt"]]
     predicted = [

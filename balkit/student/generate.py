@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from balkit.errors import need
 from balkit.student import chat, forward, model
 
 log = logging.getLogger(__name__)
+
+#: Called with (rows done, rows in all).
+OnRows = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,14 @@ class Answer:
     finished: bool
 
 
-def generate(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, batch_size: int) -> list[str]:
+def generate(
+    checkpoint: Path,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: OnRows | None = None,
+) -> list[str]:
     """The greedy answer to each prompt, in order, of `max_new_tokens` at most, up to EOS.
 
     A prompt that fills the student's context is answered with an empty text, and a warning counts them. Prompts
@@ -30,7 +40,7 @@ def generate(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, b
     """
     loaded = model.load(checkpoint)
     given = chat.prompt_ids(loaded.tokenizer, prompts)
-    found = greedy(loaded, given, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    found = greedy(loaded, given, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
     return [chat.text_of(loaded.tokenizer, answer.ids) for answer in found]
 
 
@@ -39,17 +49,27 @@ def prompt_tokens(checkpoint: Path, prompts: Sequence[str]) -> list[int]:
     return [len(ids) for ids in chat.prompt_ids(model.load_tokenizer(checkpoint), prompts)]
 
 
-def greedy(loaded: model.Loaded, given: Sequence[list[int]], *, max_new_tokens: int, batch_size: int) -> list[Answer]:
+def greedy(
+    loaded: model.Loaded,
+    given: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: OnRows | None = None,
+) -> list[Answer]:
     """The greedy answer to each token sequence, in order."""
     room = [min(max_new_tokens, loaded.context - len(ids)) for ids in given]
     crowded = sum(space < 1 for space in room)
     if crowded:
         log.warning("%d of %d prompts fill the student's context of %d tokens", crowded, len(given), loaded.context)
-    found = [Answer([], finished=False)] * len(given)
+    found, done = [Answer([], finished=False)] * len(given), crowded
     for chosen in _batches(loaded, given, room=room, size=batch_size):
         batch = _batch(loaded, [given[index] for index in chosen], max_new_tokens=max(room[index] for index in chosen))
         for index, ids in zip(chosen, batch, strict=True):
             found[index] = _cut(ids, stops=_stops(loaded), room=room[index])
+        done += len(chosen)
+        if progress is not None:
+            progress(done, len(given))
     return found
 
 

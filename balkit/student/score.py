@@ -12,7 +12,7 @@ import polars as pl
 from balkit import frames
 from balkit.errors import StudentError, need
 from balkit.student import chat, forward, model
-from balkit.student.generate import Answer, greedy
+from balkit.student.generate import Answer, OnRows, greedy
 from balkit.student.settings import score_settings
 
 _TOKENS_A_BATCH = 16_384  # padded; what bounds the memory of a batch besides its rows
@@ -25,6 +25,7 @@ def score(
     response: Literal["student", "reference"],
     max_new_tokens: int,
     batch_size: int,
+    progress: OnRows | None = None,
 ) -> pl.DataFrame:
     """SCORES of the examples (`example_id`, `prompt`; `response` for y = reference), two rows each, in order.
 
@@ -44,7 +45,8 @@ def score(
     opening = chat.opening_ids(loaded.tokenizer)
     prompts = chat.prompt_ids(loaded.tokenizer, examples["prompt"].to_list())
     if response == "student":
-        written = greedy(loaded, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        written = greedy(loaded, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+        progress = None  # what follows takes a fraction of the time
     else:
         written = [_on_file(loaded, text) for text in examples["response"]]
     longest_given = [max(len(prompt), len(opening)) for prompt in prompts]
@@ -54,7 +56,8 @@ def score(
     asked = [
         (prompt, answer.ids) for prompt, answer, reason in zip(prompts, written, reasons, strict=True) if reason is None
     ]
-    told = _mean_nll(loaded, [forward.Row(prompt, y) for prompt, y in asked], batch_size=batch_size)
+    rows = [forward.Row(prompt, y) for prompt, y in asked]
+    told = _mean_nll(loaded, rows, batch_size=batch_size, progress=progress)
     alone = _mean_nll(loaded, [forward.Row(opening, y) for _, y in asked], batch_size=batch_size)
     pairs = iter(zip(told, alone, strict=True))
     losses = [next(pairs) if reason is None else (math.nan, math.nan) for reason in reasons]
@@ -95,16 +98,21 @@ def _ratio(conditional: float, unconditional: float) -> float:
         return math.inf
 
 
-def _mean_nll(loaded: model.Loaded, rows: Sequence[forward.Row], *, batch_size: int) -> list[float]:
+def _mean_nll(
+    loaded: model.Loaded, rows: Sequence[forward.Row], *, batch_size: int, progress: OnRows | None = None
+) -> list[float]:
     """Each row's mean loss in nats per response token, in order."""
     torch = need("torch", extra="train")
-    means = [math.nan] * len(rows)
+    means, done = [math.nan] * len(rows), 0
     for batch in _buckets([row.length for row in rows], batch_size=batch_size):
         with torch.inference_mode(), forward.cpu_threads(loaded.model):
             nll = forward.response_nll(loaded.model, [rows[index] for index in batch], pad_id=loaded.pad_id)
         parts = nll.double().split([len(rows[index].response) for index in batch])
         for index, part in zip(batch, parts, strict=True):
             means[index] = part.mean().item()
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(rows))
     return means
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -31,20 +31,21 @@ _GOES_ON = "What was paid for is kept; the same command continues"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a door stands, over all its asks. Tokens and cost are those of its replies; `failed` counts requests."""
+    """Where a door stands, over all its asks. `failed` counts requests; the cost is what its attempts were charged."""
 
     done: int = 0  # replies handed out, the cached and the failed among them
     cached: int = 0
     sent: int = 0  # attempts
     failed: int = 0
-    tokens: int = 0
+    tokens: int = 0  # read and written in replies bought now
     cost_microusd: int = 0
+    paused_s: float = 0.0  # how long a rate limit lasts from now
 
     @classmethod
-    def sum(cls, parts: Iterable[Progress]) -> Progress:
-        """Of several doors together."""
-        rows = [astuple(part) for part in parts]
-        return cls(*(sum(column) for column in zip(*rows, strict=True)))
+    def sum(cls, parts: Sequence[Progress]) -> Progress:
+        """Of several doors together; they pause as long as the one that pauses longest."""
+        *counts, paused = zip(*(astuple(part) for part in parts), strict=True)
+        return replace(cls(*map(sum, counts)), paused_s=max(paused))
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,7 @@ class _Asking:
             settled = self._ledger.settle(attempt, replace(reply, request=attempt.request))
             if attempt.run_id != self._terms.run_id:  # another run had put it into a batch
                 self._ledger.use([attempt.request], run_id=self._terms.run_id)
+            self._count(cost_microusd=settled.reply.cost_microusd)
             if settled.overrun:
                 self._end = self._end or TeacherStopped(_overrun_message(attempt, settled.reply))
             self._follow(settled.reply)
@@ -351,7 +353,6 @@ class _Asking:
             cached=int(reply.cached),
             failed=int(reply.outcome != "ok"),
             tokens=0 if reply.cached else reply.input_tokens + reply.output_tokens,
-            cost_microusd=reply.cost_microusd,
         )
 
     def _count(self, **more: int) -> None:
@@ -360,7 +361,7 @@ class _Asking:
 
     def _report(self) -> None:
         if self._terms.progress is not None:
-            self._terms.progress(self.progress)
+            self._terms.progress(replace(self.progress, paused_s=self._limit.wait_s()))
 
     def _price(self) -> Rate:
         if self._terms.price is None and is_free(self._teacher):
