@@ -259,7 +259,7 @@ class _Run:
         )
         ifd = scores.filter(pl.col("name") == "ifd")["value"]
         said = f"{ifd.count()} of {len(ifd)} candidates scored"
-        self.say(stage, "score", said)
+        self.say(stage, "score", said, done=len(ifd), total=len(ifd))
         if ifd.null_count() * 2 > len(ifd):
             log.warning("%s: stage %d: only %s; the others are taken last, in no order", recipe.name, stage, said)
         message = f"{recipe.name}: stage {stage}, {said}"

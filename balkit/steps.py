@@ -181,7 +181,8 @@ def write(
     """Has the teacher write new examples, `rows` by domain, and commits them with what was thought of each.
 
     Checked as a run checks them, against eval and against all that is in the pool. They are there to be looked at
-    and queried; a run draws on what it wrote itself. Asked again, it writes others. Raises `RunError`
+    and queried; a run draws on what it wrote itself. Asked again, or after a run, it writes others; a run that comes
+    later may find its first calls paid. Raises `RunError`
     for a domain that is not in the pool, and as `stages.run` does when the teacher or a cap stops it.
     """
     basis = Basis(pool.examples(origin="source"), recipe)
@@ -189,7 +190,7 @@ def write(
     if unknown:
         raise RunError(f"no domain of {pool.path} is called {', '.join(unknown)}; there are: {', '.join(basis.counts)}")
     run_id = texts.digest(["write", recipe.run_digest()])
-    before = pool.calls(run_id=run_id).filter(pl.col("purpose") == "synthesis").group_by("domain").len()
+    before = pool.calls().filter(pl.col("purpose") == "synthesis").unique("key").group_by("domain").len()
     vectors = Vectors(pool.path / "vectors", make_encoder(recipe.vectors))
     apart = basis.evaluation["prompt"].to_list()
     with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:

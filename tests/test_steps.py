@@ -65,6 +65,13 @@ def test_writing_alone_keeps_checked_examples_and_writes_others_when_asked_again
     assert pool.check() == []
 
 
+def test_writing_alone_after_a_run_writes_what_the_run_did_not(tmp_path: Path) -> None:
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe(select={"first": "random", "then": "random"})
+    run(pool, recipe, teacher=Scripted(Rule()), train=False)
+    written = steps.write(pool, recipe, rows={"bird": 3}, teacher=Scripted(Rule()))
+    assert len(written.decisions.filter("kept")["example_id"].unique()) == 3
+
+
 def test_a_run_draws_on_nothing_that_was_written_alone(tmp_path: Path) -> None:
     pool, beside = make_pool(tmp_path / "pool"), make_pool(tmp_path / "beside")
     recipe = make_recipe(select={"first": "random", "then": "random"})

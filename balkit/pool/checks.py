@@ -52,9 +52,8 @@ def _head(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
     if head is None:
         return [f"HEAD is missing; the file holds version {tip.version}"]
     if head != tip:
-        return [
-            f"HEAD says version {head.version}, the file holds {tip.version}; the next opening for writing mends it"
-        ]
+        both = f"HEAD says version {head.version}, the file holds {tip.version}"
+        return [f"{both}; the next opening for writing mends it"]
     return []
 
 
