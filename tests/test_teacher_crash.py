@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -56,6 +57,7 @@ class Windowed:
     def __init__(self, width: int, outcomes: list[tuple[str, float]], *, bursts: bool = True) -> None:
         self._bursts = bursts
         self._width = self.room = width
+        self.answered = 0
         self._outcomes = itertools.cycle(outcomes)
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -65,6 +67,7 @@ class Windowed:
                 outcome, share = next(self._outcomes)
                 most = worst_case(asked, price_of("m", PRICE)).tokens - asked.max_tokens
                 read, written = int(most * share), int(asked.max_tokens * share)
+                self.answered += 1
                 yield Reply(
                     asked, outcome, text="t", input_tokens=read, output_tokens=written,  # type: ignore[arg-type]
                     more_at_hand=self._bursts and left > 0,
@@ -136,7 +139,10 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     price = Price(input_usd_per_mtok=3.0, output_usd_per_mtok=15.0)
     """
     code = textwrap.dedent(head) + textwrap.dedent(script)
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def kill(process: subprocess.Popen[str]) -> list[str]:
@@ -170,6 +176,42 @@ def test_what_was_handed_out_before_a_kill_is_kept(tmp_path: Path, delay_s: floa
         assert ledger.cached(keys) == set(keys)
         assert ledger.check() == []
         assert states(path)["unknown"] <= 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ctrl_c_at_any_moment_leaves_a_sound_ledger_and_the_cap_holds_over_the_runs(tmp_path: Path, seed: int) -> None:
+    path, served, rng = tmp_path / "calls.sqlite", 0, random.Random(seed)
+    for last in (False, False, False, True):
+        process = start(
+            """
+            import os
+            from balkit.errors import CapReached
+            from test_teacher_crash import Windowed
+            teacher = Windowed(100, [("ok", 0.5)])
+            print("ready", flush=True)
+            try:
+                door = Ledger(sys.argv[1]).door(
+                    teacher, run_id="r", price=price, model="m", caps=Caps(calls=4000), tries=3)
+                for reply in door.ask(request(i) for i in range(100000)):
+                    pass
+            except (KeyboardInterrupt, CapReached):
+                pass
+            print(teacher.answered, flush=True)
+            os._exit(0)
+            """,
+            str(path),
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        if not last:
+            time.sleep(rng.uniform(0.02, 0.4))
+            process.send_signal(signal.SIGINT)
+        served += int(process.communicate()[0])
+        with Ledger(path) as ledger:
+            assert ledger.check() == []
+    assert 0 < served <= 4000
+    with Ledger(path) as ledger:
+        assert ledger.spent("r").calls == 4000
 
 
 def test_a_killed_remote_run_keeps_its_cap_and_leaves_only_its_window_unknown(tmp_path: Path) -> None:

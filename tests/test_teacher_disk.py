@@ -17,14 +17,22 @@ SCRIPT = """
 import resource, sys
 from balkit.errors import PoolError
 from balkit.recipe import Caps
-from balkit.teacher import Ledger, Request, Scripted
+from balkit.teacher import Ledger, Reply, Request, Scripted
 
+class Volleys:
+    # Has room for many requests, so that their notes fill the disk as well as their replies do.
+    is_free, room = True, 16
+    def ask(self, requests):
+        for request in requests:
+            yield Reply(request, "ok", text="x" * (20_000 - int(sys.argv[3])), input_tokens=1, output_tokens=1, raw="x")
+
+teacher = Scripted(lambda r: "x" * 20_000) if sys.argv[2] == "one by one" else Volleys()
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
 def request(i):
-    return Request("rationale", "t", "m", (("user", f"q{i}"),), "t", 0, 60, 0.5)
+    return Request("rationale", "t", "m", (("user", f"q{i}" + int(sys.argv[3]) * " "),), "t", 0, 60, 0.5)
 ledger = Ledger(sys.argv[1])
 try:
-    door = ledger.door(Scripted(lambda r: "x" * 20_000), run_id="r", price="free", model="m", caps=Caps(), tries=3)
+    door = ledger.door(teacher, run_id="r", price="free", model="m", caps=Caps(), tries=3)
     for reply in door.ask(request(i) for i in range(1000)):
         print(reply.request.key, flush=True)
 except PoolError as error:
@@ -33,15 +41,17 @@ except PoolError as error:
 """
 
 
-def request(i: int) -> Request:
-    return Request("rationale", "t", "m", (("user", f"q{i}"),), "t", 0, 60, 0.5)
+def request(i: int, *, spaces: int = 0) -> Request:
+    return Request("rationale", "t", "m", (("user", f"q{i}" + spaces * " "),), "t", 0, 60, 0.5)
 
 
-def test_a_write_that_fails_stops_the_run_and_loses_nothing_that_was_handed_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "spaces"), [("one by one", 0), ("in volleys", 0), ("in volleys", 19_999)])
+def test_a_write_that_fails_stops_the_run_and_loses_nothing_that_was_handed_out(
+    tmp_path: Path, how: str, spaces: int
+) -> None:
     path = tmp_path / "calls.sqlite"
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [sys.executable, "-c", SCRIPT, str(path), how, str(spaces)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert f"{path}: the ledger cannot be read or written" in done.stderr
     assert "is the disk full? What was handed out is kept" in done.stderr
@@ -51,7 +61,7 @@ def test_a_write_that_fails_stops_the_run_and_loses_nothing_that_was_handed_out(
         assert ledger.cached(keys) == set(keys)
         assert ledger.check() == []
         door = ledger.door(Scripted(lambda r: "y"), run_id="r", price="free", model="m", caps=Caps(), tries=3)
-        replies = list(door.ask(request(i) for i in range(100)))
+        replies = list(door.ask(request(i, spaces=spaces) for i in range(100)))
         assert sum(reply.cached for reply in replies) == len(keys)
         assert ledger.check() == []
 

@@ -153,11 +153,11 @@ class Ledger:
         with self._mutex:
             if self._payers == 0:
                 self._lock.acquire()
-                self._db.execute("PRAGMA synchronous = NORMAL")
-                self._last_attempt = None
-                self._chain.forget()
-                self._forget_if_changed()
-                self._close_open()
+                try:
+                    self._begin_paying()
+                except BaseException:
+                    self._lock.release()
+                    raise
             if money:
                 self._db.execute("PRAGMA synchronous = FULL")
             self._payers += 1
@@ -177,6 +177,7 @@ class Ledger:
         """The run's sums, kept current while paying."""
         with self._mutex:
             if run_id not in self._totals:
+                self.flush()  # sums are read from the file
                 self._totals[run_id] = self._read_totals(run_id)
             return self._totals[run_id]
 
@@ -235,6 +236,14 @@ class Ledger:
 
     # Inside
 
+    def _begin_paying(self) -> None:
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._last_attempt = None
+        self._chain.forget()
+        self._forget_if_changed()
+        self.flush()
+        self._close_open()
+
     def _stop_paying(self) -> None:
         try:
             self.flush()
@@ -286,22 +295,27 @@ class Ledger:
     def _write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is on disk when it ends, with what was noted before it.
 
-        If it fails, all of it is dropped and so are the sums in memory; attempts without an end become `unknown`.
+        If it fails (a full disk, Ctrl-C), what was noted stays noted, for the next transaction: what follows from it,
+        such as the end of an attempt, must never be stored without it.
         """
         with self._mutex, translated(self.path):
-            noted, self._noted = self._noted, []
+            noted, last = self._noted, None
             try:
                 self._db.execute("BEGIN IMMEDIATE")
+                last = self._chain.last(self._db)
                 for into in dict.fromkeys(into for into, _ in noted):
                     insert(self._db, into, [row for where, row in noted if where == into])
                 yield self._db
                 self._chain.extend(self._db)
                 self._db.execute("COMMIT")
+                self._noted = []
             except BaseException:
                 self._totals.clear()
                 self._chain.forget()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                if last is not None and self._chain.last(self._db) != last:  # Ctrl-C came right after the commit
+                    self._noted = []
                 raise
 
 

@@ -34,15 +34,21 @@ class Chain:
         """Read the end from the file next time: another process may have added, or a commit failed."""
         self._tip = None
 
+    def last(self, db: sqlite3.Connection) -> int:
+        """The newest event that is linked; 0 in a blank ledger."""
+        return self._end(db)[0]
+
+    def _end(self, db: sqlite3.Connection) -> tuple[int, str]:
+        self._tip = self._tip or db.execute(sql("tip")).fetchone() or (0, _BLANK)
+        return self._tip
+
     def extend(self, db: sqlite3.Connection) -> None:
         """Link the events that this transaction added."""
-        last, digest = self._tip or db.execute(sql("tip")).fetchone() or (0, _BLANK)
+        last, digest = self._end(db)
         rows = db.execute(sql("linked"), (last,)).fetchall()
         if rows:
             self._tip = (rows[-1][0], _digest(digest, rows))
             insert(db, "INTO links", [self._tip])
-        else:
-            self._tip = (last, digest)
 
 
 def problems_of(path: Path) -> list[str]:
