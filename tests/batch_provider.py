@@ -29,6 +29,7 @@ class BatchProvider:
         default_factory=list
     )  # statuses; "made": a 500 though it is made
     poll_faults: list[int] = field(default_factory=list)
+    file_faults: list[Literal["between lines", "in a line"]] = field(default_factory=list)  # where a file breaks off
     list_status: int = 200
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class BatchProvider:
         parts = path.split("?")[0].strip("/").split("/")
         with self._lock:
             if parts[-1] == "content":
-                return 200, self.files[parts[-2]]
+                return 200, _broken_off(self.files[parts[-2]], self.file_faults.pop(0) if self.file_faults else None)
             if parts[-1] == "batches":
                 body = {"object": "list", "data": list(self.batches.values()), "has_more": False}
                 return self.list_status, body if self.list_status == 200 else _error("no list")
@@ -113,11 +114,19 @@ class BatchProvider:
             }
             bad += [{"custom_id": line["custom_id"], "response": None, "error": expired} for line in asked[done:]]
         batch["status"] = ends
+        batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}
         if ends == "failed":
             problem = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}
             batch["errors"] = {"object": "list", "data": [problem]}
         batch["output_file_id"] = self._store(_jsonl(good))["id"] if good else None
         batch["error_file_id"] = self._store(_jsonl(bad))["id"] if bad else None
+
+
+def _broken_off(content: bytes, where: str | None) -> bytes:
+    if where is None:
+        return content
+    whole = content.index(b"\n") + 1  # of the first line
+    return content[:whole] if where == "between lines" else content[: whole + 20]
 
 
 def _jsonl(lines: list[dict[str, Any]]) -> bytes:

@@ -127,6 +127,52 @@ def test_a_complete_batch_without_a_line_leaves_that_one_unknown(ledger: Ledger)
     assert sorted(ledger.calls()["status"]) == ["succeeded", "succeeded", "unknown"]
 
 
+@pytest.mark.parametrize("where", ["between lines", "in a line"])
+def test_a_file_that_breaks_off_is_fetched_again(ledger: Ledger, where: Any) -> None:
+    with TeacherServer() as server:
+        server.batches.file_faults = [where]
+        assert len(bought(ledger, batch(server), questions(6))) == 6
+        assert sorted(server.batches.served.values()) == [1] * 6
+    assert ledger.spent("r").calls == 6
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"choices": [{"message": {"content": [{"type": "text", "text": "parts"}]}}]}, "parts"),
+        ({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "4"}, "id": 7}, "x"),
+        ({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -4, "completion_tokens": 9}}, "x"),
+        ("no object", None),
+        ({"choices": "none"}, None),
+    ],
+    ids=str,
+)
+def test_an_odd_line_does_not_stand_between_the_others_and_the_ledger(
+    ledger: Ledger, said: Any, text: str | None
+) -> None:
+    with TeacherServer() as server:
+        plain, lines = server.batches.answer, iter(range(3))
+        server.batches.answer = lambda body: (200, said) if next(lines, None) == 1 else plain(body)
+        replies = bought(ledger, batch(server), questions(3))
+    found = {reply.request.messages[0][1]: reply.text for reply in replies}
+    assert found == {"q0": "echo: q0", "q1": text or "echo: q1", "q2": "echo: q2"}
+    assert ledger.spent("r").calls == (3 if text else 4)
+    assert ledger.spent("r").cost_microusd > 0
+    assert ledger.check() == []
+
+
+def test_a_line_that_was_read_while_another_request_was_waited_for_is_not_bought_again(ledger: Ledger) -> None:
+    with TeacherServer() as server:
+        server.batches.polls = 10**9
+        left = ledger.door(batch(server), run_id="r", price=PRICE, model="m", caps=Caps(), tries=3, pace=FAST)
+        _abandon(left, server)
+        server.batches.polls = 1
+        first = [question(3), *questions(3)]  # the cap has no room for it while those in the batch are reserved
+        assert len(bought(ledger, batch(server), first, caps=Caps(calls=4, tokens=1200))) == 4
+        assert sorted(server.batches.served.values()) == [1] * 4
+    assert ledger.check() == []
+
+
 def test_a_batch_whose_making_was_not_answered_is_looked_for_and_not_made_again(ledger: Ledger) -> None:
     with TeacherServer() as server:
         server.batches.create_faults = ["made"]

@@ -255,6 +255,8 @@ def _message(item: Any, path: Sequence[str]) -> str:
     else:
         message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
     given = item.get("input")
+    if path[-1:] == ["base_url"]:
+        return message  # it may hold a password
     return message if isinstance(given, dict | BaseModel) else f"{message} (given: {reprlib.repr(given)})"
 
 

@@ -130,6 +130,14 @@ class Teacher(Section):
     timeout_s: float = Field(default=120.0, gt=0)
     tries: Positive = Field(default=4, description="attempts for a transient failure before the run pauses")
 
+    @field_validator("base_url")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        """A recipe is kept with every snapshot; the message does not show the value either."""
+        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("holds a user's name or password; send them by `headers`, as $NAME of a variable")
+        return url
+
     @model_validator(mode="after")
     def _transport_is_complete(self) -> Self:
         if self.transport in ("litellm", "batch") and not self.model:

@@ -121,7 +121,7 @@ def answered(
     line = channel.cascade(purpose)[turn]
     wanted = [(one, sample) for one in sorted(examples, key=lambda one: one.example_id) for sample in samples]
     requests = [_request(one, channel=channel, line=line, purpose=purpose, sample=sample) for one, sample in wanted]
-    replies = {(reply.request.example_id, reply.request.sample): reply for reply in line.ask(requests)}
+    replies = {(one.request.example_id, one.request.sample): replace(one, raw="") for one in line.ask(requests)}
     read = [_read(one, reply=replies[one.example_id, sample], channel=channel) for one, sample in wanted]
     return _compared(read, expected=channel.expected)
 

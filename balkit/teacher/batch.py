@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,6 +21,7 @@ from balkit.teacher.batches import Journal, OpenBatch
 from balkit.teacher.faults import outcome_of, outcome_of_answer, retry_after_s
 from balkit.teacher.keys import Keys
 from balkit.teacher.protocol import Outcome, Reply, Request
+from balkit.teacher.reading import text_of, usage_of
 from balkit.teacher.remote import asked, load_litellm
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ _URL = "/v1/chat/completions"
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _MOST_BYTES = 100_000_000  # of one input file; OpenAI takes 200 MB
 _MOST_IN_FLIGHT = 50_000  # requests that one `ask` holds in memory
+_SHORT_READS = 3  # of files with fewer lines than the provider counts, until they are taken as they are
 _POLLS_FAILED = 20  # in a row, until the run pauses
 
 
@@ -56,6 +59,7 @@ class Batch:
         self._patience = patience or Patience()
         self._most_lines = most_lines
         self._found: dict[str, str] = {}  # token -> the provider's name
+        self._short = Counter[str]()  # token -> reads that were too short
         self._client: Any = None
         self._litellm: Any = None
         self._keys: Keys | None = None
@@ -151,16 +155,16 @@ class Batch:
 
     def _wait_for(self, waiting: list[OpenBatch], *, wanted: set[str]) -> Iterator[Reply]:
         assert self.journal is not None
-        pause, failures = self._patience.first_poll_s, 0
+        pause, failures = self._patience.first_poll_s, Counter[str]()
         while waiting:
             for batch in list(waiting):
                 try:
                     replies = self._poll(batch)
                 except Exception as error:
-                    failures += 1
-                    self._cannot_poll(batch, error, failures=failures)
+                    failures[batch.token] += 1
+                    self._cannot_poll(batch, error, failures=failures[batch.token])
                     continue
-                failures = 0
+                del failures[batch.token]
                 if replies is not None:
                     waiting.remove(batch)
                     pause = self._patience.first_poll_s
@@ -222,9 +226,16 @@ class Batch:
         lines: dict[str, dict[str, Any]] = {}
         for file_id in (found.output_file_id, found.error_file_id):
             if file_id:
-                for line in _lines(self._client.files.content(file_id).read()):
+                for line in _lines(self._client.files.content(file_id).read(), name=file_id):
                     lines.setdefault(str(line.get("custom_id")), line)
-        return [self._reply(request, lines.get(key), batch=found) for key, request in batch.requests.items()]
+        self._refuse_short(batch, lines=len(lines), told=(counts.completed + counts.failed) if counts else 0)
+        return [self._sure_reply(request, lines.get(key), batch=found) for key, request in batch.requests.items()]
+
+    def _refuse_short(self, batch: OpenBatch, *, lines: int, told: int) -> None:
+        """Fewer lines than the provider counts are fetched again, and in the end taken as they are."""
+        if lines < told and self._short[batch.token] < _SHORT_READS:
+            self._short[batch.token] += 1
+            raise ValueError(f"its files hold {lines} of {told} lines")
 
     def _find(self, batch: OpenBatch) -> str | None:
         """The provider's name of a batch whose making was not answered: by its input file, which no other has."""
@@ -239,6 +250,15 @@ class Batch:
         return None
 
     # Reading
+
+    def _sure_reply(self, request: Request, line: Mapping[str, Any] | None, *, batch: Any) -> Reply:
+        """One line that nobody can make sense of must not stand between the others and the ledger."""
+        try:
+            return self._reply(request, line, batch=batch)
+        except (AttributeError, TypeError, ValueError, LookupError) as error:
+            assert self._keys is not None
+            raw = self._keys.redacted(json.dumps(line, ensure_ascii=False))
+            return Reply(request, "unknown", raw=raw, error=f"a line that cannot be read: {self._keys.said(error)}")
 
     def _reply(self, request: Request, line: Mapping[str, Any] | None, *, batch: Any) -> Reply:
         assert self._keys is not None
@@ -260,17 +280,18 @@ class Batch:
         choices: Sequence[Mapping[str, Any]] = body.get("choices") or []
         if not choices:
             return Reply(request, "unknown", raw=raw, error="the answer has no choices")
-        usage = body.get("usage") or {}
+        text = text_of((choices[0].get("message") or {}).get("content"))
+        input_tokens, output_tokens = usage_of(body.get("usage") or {}, text=text)
         return Reply(
             request,
             "ok",
-            text=self._keys.redacted((choices[0].get("message") or {}).get("content") or ""),
-            finish_reason=choices[0].get("finish_reason") or "",
-            input_tokens=usage.get("prompt_tokens") or 0,
-            output_tokens=usage.get("completion_tokens") or 0,
+            text=self._keys.redacted(text),
+            finish_reason=str(choices[0].get("finish_reason") or ""),
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
             raw=raw,
-            author=body.get("model") or self._section.model,
-            provider_id=body.get("id") or "",
+            author=str(body.get("model") or self._section.model),
+            provider_id=str(body.get("id") or ""),
         )
 
     def _unfinished(self, request: Request, *, batch: Any) -> Reply:
@@ -305,9 +326,19 @@ def _stop(said: str) -> NoReturn:
     raise TeacherStopped(f"{said}; name the key's variable in teacher.api_key_env")
 
 
-def _lines(content: bytes) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file; what is no object is left out, and its request then has no line."""
-    for line in content.decode("utf-8", "replace").split("\n"):
+def _lines(content: bytes, *, name: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file; what is no object is left out, and its request then has no line.
+
+    Raises `ValueError` where the file breaks off inside its last line: it is to be fetched again.
+    """
+    *lines, last = content.decode("utf-8", "replace").split("\n")
+    if last.strip():
+        lines.append(last)
+        try:
+            json.loads(last)
+        except ValueError as error:
+            raise ValueError(f"file {name} breaks off in line {len(lines)}") from error
+    for line in lines:
         try:
             value = json.loads(line)
         except ValueError:

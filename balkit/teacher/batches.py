@@ -105,6 +105,7 @@ class Journal:
     def __init__(self, ledger: Ledger, in_flight: Mapping[str, Attempt]) -> None:
         self._ledger = ledger
         self._in_flight = in_flight
+        self.kept: set[str] = set()  # keys whose lines were kept while others were waited for
 
     def intend(self, requests: Iterable[Request], *, file_id: str) -> str:
         """Before a batch is made, and after its input file was uploaded. Returns the batch's token."""
@@ -123,6 +124,7 @@ class Journal:
         attempt = self._ledger.batches.held(reply.request.key)
         if attempt is not None:
             self._ledger.settle(attempt, reply)
+            self.kept.add(reply.request.key)
 
 
 def create_tables(db: sqlite3.Connection) -> None:

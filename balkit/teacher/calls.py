@@ -329,12 +329,13 @@ def _charged(attempt: Attempt, reply: Reply) -> tuple[str, Amount]:
     """The state that a reply ends in, and what its attempt costs.
 
     A 429 and a refusal of the key release everything; another error received whole still counts as a call. A
-    success that reports no usage is charged as reserved.
+    success that reports no usage, or less than none, is charged as reserved.
     """
     if reply.outcome == "ok":
         tokens = reply.input_tokens + reply.output_tokens
-        cost = attempt.rate.cost_microusd(reply.input_tokens, reply.output_tokens)
-        return "succeeded", Amount(1, tokens, cost) if tokens else attempt.reserved
+        if min(reply.input_tokens, reply.output_tokens) < 0 or tokens == 0:
+            return "succeeded", attempt.reserved
+        return "succeeded", Amount(1, tokens, attempt.rate.cost_microusd(reply.input_tokens, reply.output_tokens))
     if reply.outcome == "unknown":
         return "unknown", attempt.reserved
     return "failed", Amount(calls=int(reply.outcome in ("transient", "permanent")))

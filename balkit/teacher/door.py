@@ -102,8 +102,9 @@ class _Asking:
         self._ready: deque[Attempt] = deque()  # noted as sent, the teacher pulls them next
         self._in_flight: dict[str, Attempt] = {}
         self._batching = isinstance(teacher, Batch)
+        self._journal = Journal(ledger, self._in_flight)
         if isinstance(teacher, Batch):
-            teacher.journal = Journal(ledger, self._in_flight)
+            teacher.journal = self._journal
         self._retries = Retries()
         self._failures: dict[str, int] = {}  # key -> attempts that used up a try
         self._refused: dict[str, Reply] = {}  # permanent failures
@@ -111,6 +112,7 @@ class _Asking:
         self._given_up_in_a_row = 0
         self._last_error = ""
         self._limit = RateLimit(terms.pace)
+        self._pulls = 0  # of this pass
         self._over: TeacherError | None = None  # a cap that the next request would pass, with requests in flight
         self._end: TeacherError | None = None
         self._rate: Rate | None = None
@@ -122,7 +124,10 @@ class _Asking:
             yield from self._take()
             if self._fresh or len(self._retries):
                 self._rate = self._rate or self._price()
+                self._pulls = 0
                 yield from self._pass()
+                if not self._pulls:
+                    raise TeacherStopped(f"the teacher {type(self._teacher).__name__} ended without pulling a request")
         yield from self._take()
         if self._end is not None:
             raise self._end
@@ -179,6 +184,7 @@ class _Asking:
     def _next(self) -> Request | None:
         """The next request to send, reserved and noted as sent; None ends the pass."""
         with self._lock:
+            self._pulls += 1
             if not self._ready:
                 self._make_ready()
             if self._end is not None or self._limit.wait_s() > 0 or not self._ready:
@@ -249,10 +255,23 @@ class _Asking:
     def _next_fresh(self) -> Request | None:
         if len(self._retries) >= _WAITING:
             return None
-        while not self._fresh:
-            if len(self._out) >= (_BATCH_AHEAD if self._batching else _BATCH) or not self._load():
-                return None
-        return self._fresh.popleft()
+        while True:
+            while not self._fresh:
+                if len(self._out) >= (_BATCH_AHEAD if self._batching else _BATCH) or not self._load():
+                    return None
+            request = self._fresh.popleft()
+            if not self._answered_meanwhile(request):
+                return request
+
+    def _answered_meanwhile(self, request: Request) -> bool:
+        """A request that waits here may be a line of an earlier batch, which was read while others were waited for."""
+        if request.key not in self._journal.kept:
+            return False
+        found = self._ledger.answers([request]).get(request.key)
+        if found is not None:
+            self._ledger.use([request], run_id=self._terms.run_id)
+            self._answer(found)
+        return found is not None
 
     def _load(self) -> bool:
         """Read requests; answer those that the ledger knows. False when there are no more."""

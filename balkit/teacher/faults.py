@@ -70,6 +70,7 @@ _HOPELESS = (
     "insufficient balance",
     "missing credentials",
     "api_key client option must be set",
+    "llm provider not provided",
 )
 
 
@@ -82,6 +83,8 @@ def outcome_of(error: BaseException) -> Outcome:
         return "stop"
     by_name: Outcome = next((OUTCOMES[name] for name in _names(error) if name in OUTCOMES), "unknown")
     status = _status(chain)
+    if status is None and by_name == "permanent" and len(chain) > 1:
+        return "unknown"  # LiteLLM blames the request for an answer that it could not read
     if status is None or by_name == "stop":
         return by_name
     return _of_status(status)
@@ -113,7 +116,7 @@ def _seconds(said: str) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 import urllib.parse
@@ -81,10 +82,11 @@ def _headers(section: recipe.Teacher) -> dict[str, str]:
 
 
 def _secrets(keys: list[str | None]) -> list[str]:
-    """The keys, and what looks like credentials in the environment; plain and as in a URL, the longest first."""
+    """The keys, and what looks like credentials in the environment; plain, in a URL and in JSON, the longest first."""
     found = {value for name, value in os.environ.items() if _is_secret(name, value)}
     found |= {key for key in keys if key is not None and key != _NO_KEY}
     found |= {urllib.parse.quote(value, safe="") for value in found}
+    found |= {json.dumps(value, ensure_ascii=ascii_only)[1:-1] for value in found for ascii_only in (True, False)}
     return sorted(found, key=len, reverse=True)
 
 

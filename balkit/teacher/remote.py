@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -23,11 +25,14 @@ from balkit.teacher.caps import estimated_usage
 from balkit.teacher.faults import outcome_of, retry_after_s
 from balkit.teacher.keys import Keys
 from balkit.teacher.protocol import Outcome, Reply, Request
+from balkit.teacher.reading import text_of, usage_of
 from balkit.teacher.retry import Tempo
 
 log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 5.0  # what the end of the process waits for the loop's tasks
+_GRACE_S = 5.0  # beyond its deadline, until an attempt that does not end is given up
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Remote:
@@ -38,8 +43,9 @@ class Remote:
     A reply's `raw` is what LiteLLM made of the answer, as JSON, since it hands on no bytes.
     """
 
-    def __init__(self, section: recipe.Teacher) -> None:
+    def __init__(self, section: recipe.Teacher, *, grace_s: float = _GRACE_S) -> None:
         self._section = section
+        self._grace_s = grace_s
         self._window = Window(section.concurrency)
         self._tempo = Tempo(section.rpm, section.tpm)
         self.room = 1 if self._tempo.limited else section.concurrency
@@ -52,7 +58,7 @@ class Remote:
         self._open()
         assert self._loop is not None
         done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
-        pending: set[Future[Reply]] = set()
+        pending: dict[Future[Reply], tuple[Request, float]] = {}  # each with when it is given up, the earliest first
         source, paused_s = iter(requests), getattr(requests, "wait_s", lambda: 0.0)
         more = True
 
@@ -68,18 +74,39 @@ class Remote:
                     if request is not None:
                         self._tempo.sent(estimated_usage(request))
                         future = asyncio.run_coroutine_threadsafe(self._attempt(request), self._loop)
-                        pending.add(future)
+                        pending[future] = request, time.monotonic() + self._section.timeout_s + self._grace_s
                         future.add_done_callback(done.put)
                 longest_s = wait_s() if more and free > 0 else None
-                burst = _all_of(done, wait_s=longest_s) if pending or longest_s else []
-                pending.difference_update(burst)
-                for left, future in zip(reversed(range(len(burst))), burst, strict=True):
-                    reply = future.result()
+                burst = self._burst(done, pending, longest_s=longest_s) if pending or longest_s else []
+                for left, reply in zip(reversed(range(len(burst))), burst, strict=True):
                     self._window.note(reply.outcome)
                     yield replace(reply, more_at_hand=left > 0)
         finally:
             for future in pending:
                 future.cancel()
+
+    def _burst(
+        self,
+        done: queue.SimpleQueue[Future[Reply]],
+        pending: dict[Future[Reply], tuple[Request, float]],
+        *,
+        longest_s: float | None,
+    ) -> list[Reply]:
+        """The replies that are there, after a wait for the first; a request that outlives its deadline is given up.
+
+        `_attempt` ends by itself, unless something under it blocks the loop or swallows being cancelled.
+        """
+        waits = [] if longest_s is None else [longest_s]
+        waits += [max(0.0, until - time.monotonic()) for _, until in list(pending.values())[:1]]
+        burst = [future.result() for future in _all_of(done, wait_s=min(waits)) if pending.pop(future, None)]
+        for future, (request, until) in list(pending.items()):
+            if time.monotonic() < until:
+                break
+            del pending[future]
+            future.cancel()
+            error = f"no answer within {self._section.timeout_s:g} s, and the client does not let go of it"
+            burst.append(Reply(request, "unknown", error=error))
+        return burst
 
     def _open(self) -> None:
         if self._loop is not None:
@@ -89,6 +116,8 @@ class Remote:
         self._loop = _loop(os.getpid())
 
     async def _attempt(self, request: Request) -> Reply:
+        if any(_SURROGATE.search(text) for _, text in request.messages):
+            return Reply(request, "permanent", error="its text holds half of a surrogate pair, which cannot be sent")
         try:
             answer = self._litellm.acompletion(**self._arguments(request))
             response = await asyncio.wait_for(answer, self._section.timeout_s)
@@ -119,21 +148,22 @@ class Remote:
 
     def _read(self, request: Request, response: Any) -> Reply:
         assert self._keys is not None
-        raw = self._keys.redacted(response.model_dump_json())
-        usage = getattr(response, "usage", None)
+        raw = self._keys.redacted(_json(response))
         if not response.choices:
             return Reply(request, "unknown", raw=raw, error="the answer has no choices")
         choice = response.choices[0]
+        text = text_of(choice.message.content)
+        input_tokens, output_tokens = usage_of(getattr(response, "usage", None), text=text)
         return Reply(
             request,
             "ok",
-            text=self._keys.redacted(choice.message.content or ""),
-            finish_reason=choice.finish_reason or "",
-            input_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-            output_tokens=getattr(usage, "completion_tokens", 0) or 0,
+            text=self._keys.redacted(text),
+            finish_reason=str(choice.finish_reason or ""),
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
             raw=raw,
-            author=response.model or self._section.model,
-            provider_id=response.id or "",
+            author=str(response.model or self._section.model),
+            provider_id=str(response.id or ""),
         )
 
     def _failed(self, request: Request, error: Exception) -> Reply:
@@ -196,12 +226,32 @@ def load_litellm() -> Any:
     litellm.drop_params = False
     litellm.num_retries = None
     litellm.cache = None
+    _send_once(litellm)
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log errors with whatever the provider echoes
     client = logging.getLogger("openai")  # at DEBUG it logs a request's headers
     client.setLevel(max(client.level, logging.INFO))
     warnings.filterwarnings("ignore", r"coroutine '\w+\.a\w*completion\w*' was never awaited")  # cancelled attempts
     return litellm
+
+
+def _send_once(litellm: Any) -> None:
+    """LiteLLM sends a request a second time, unasked, where the connection was reset after it had left.
+
+    It does so on httpx.ConnectError, which it makes of aiohttp's ClientOSError; a ReadError it hands on. Connections
+    that never came about are another class, and stay what they are.
+    """
+    litellm.disable_aiohttp_transport = False  # the other transport resends too
+    os.environ.pop("DISABLE_AIOHTTP_TRANSPORT", None)
+    transport: Any = need("litellm.llms.custom_httpx.aiohttp_transport", extra="teacher")
+    transport.AIOHTTP_EXC_MAP[transport.aiohttp.ClientOSError] = transport.httpx.ReadError
+
+
+def _json(response: Any) -> str:
+    try:
+        return str(response.model_dump_json())
+    except ValueError:  # half of a surrogate pair, which the ledger stores as a question mark
+        return json.dumps(response.model_dump(), ensure_ascii=False, default=str)
 
 
 def asked(request: Request, *, model: str, litellm: Any) -> tuple[list[dict[str, str]], dict[str, Any] | None]:
