@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from balkit.assets import quickstart_folder as quickstart_folder
+    from balkit.basis import Basis as Basis
     from balkit.errors import BalkitError as BalkitError
     from balkit.exports import export as export
-    from balkit.planning import Basis as Basis
     from balkit.planning import Plan as Plan
     from balkit.planning import plan as plan
     from balkit.pool import Commit as Commit
@@ -61,7 +61,7 @@ __version__ = "0.1.0.dev0"
 _HOME = {
     "answered": ("balkit.pool", "answered"),
     "BalkitError": ("balkit.errors", "BalkitError"),
-    "Basis": ("balkit.planning", "Basis"),
+    "Basis": ("balkit.basis", "Basis"),
     "Channel": ("balkit.synthesize", "Channel"),
     "channel": ("balkit.steps", "channel"),
     "Commit": ("balkit.pool", "Commit"),

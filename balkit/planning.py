@@ -10,15 +10,17 @@ bound a run. What was paid for earlier and is served again is not subtracted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import polars as pl
 
-from balkit import balance, frames, synthesize, tokens, verify
+from balkit import balance, synthesize, tokens
+from balkit.basis import Basis
 from balkit.pool import Pool
 from balkit.recipe import Recipe
+from balkit.reconcile import calls_of
 from balkit.teacher.prices import rate_of
 
 #: Tokens of a request beyond the example, the label set and the recipe's instructions: template, role markers.
@@ -93,77 +95,12 @@ def plan(pool: Pool, recipe: Recipe) -> Plan:
 
     Raises `BudgetError` for a budget below one row a domain or an empty pool.
     """
-    return plan_of(Basis(pool.examples(origin="source"), recipe, pool.calls()))
+    return plan_of(Basis(pool.examples(origin="source"), recipe, calls_of(pool)))
 
 
 def plan_of(basis: Basis) -> Plan:
     """The plan of the recipe that a basis was made for; see `plan`."""
     return _Planner(basis, basis.recipe).plan()
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits, from the source alone.
-
-    `calls` is CALLS of all runs so far; a plan takes nothing but the lengths of replies from them.
-    """
-
-    examples: pl.DataFrame
-    recipe: Recipe
-    calls: pl.DataFrame = field(default_factory=frames.CALLS.empty, repr=False)
-
-    @cached_property
-    def evaluation(self) -> pl.DataFrame:
-        """EXAMPLES of the eval split."""
-        return self.examples.filter(pl.col("split") == "eval").sort("example_id")
-
-    @cached_property
-    def dev(self) -> pl.DataFrame:
-        """EXAMPLES of the dev split whose prompt does not stand in eval."""
-        return self._apart(self.examples.filter(pl.col("split") == "dev"))
-
-    @cached_property
-    def real(self) -> pl.DataFrame:
-        """EXAMPLES from the source in the train split whose prompt does not stand in eval."""
-        return self._apart(self.examples.filter((pl.col("split") == "train") & (pl.col("origin") == "source")))
-
-    @cached_property
-    def counts(self) -> dict[str, int]:
-        """Real examples of every domain of the pool, those without any included."""
-        counts = dict.fromkeys(sorted(self.examples["domain"].unique()), 0)
-        return counts | dict(self.real.group_by("domain").len().iter_rows())
-
-    @cached_property
-    def labels(self) -> tuple[str, ...]:
-        """The label set: the recipe's, or the domains' names; empty where answers are no labels."""
-        return self.recipe.answers.labels or (tuple(self.counts) if self.recipe.answers.kind == "label" else ())
-
-    @cached_property
-    def schedule(self) -> pl.DataFrame:
-        """`stage, domain, quota` of all stages."""
-        recipe = self.recipe
-        return balance.schedule(
-            self.counts, budget_rows=recipe.budget_rows, stages=recipe.stages, policy=recipe.balance
-        )
-
-    @cached_property
-    def head(self) -> frozenset[str]:
-        """Domains whose real examples could meet their quotas of all stages."""
-        asked = self.schedule.group_by("domain").agg(pl.col("quota").sum())
-        return frozenset(domain for domain, rows in asked.iter_rows() if rows <= self.counts[domain])
-
-    def quotas(self, stage: int) -> dict[str, int]:
-        """Rows per domain in a stage."""
-        return dict(self.schedule.filter(pl.col("stage") == stage).select("domain", "quota").iter_rows())
-
-    def share(self, stage: int) -> balance.Shares:
-        """The policy's shares in a stage."""
-        recipe = self.recipe
-        return balance.shares(self.counts, policy=recipe.balance, stage=stage, stages=recipe.stages)
-
-    def _apart(self, examples: pl.DataFrame) -> pl.DataFrame:
-        leaks = verify.leaks(examples["prompt"].to_list(), evaluation=self.evaluation["prompt"].to_list())
-        return examples.filter(~pl.Series(leaks, dtype=pl.Boolean)).sort("example_id")
 
 
 @dataclass(frozen=True)
@@ -394,6 +331,11 @@ class _Planner:
         notes.append(f"{taken:,} of {self.basis.real.height:,} real examples are taken ({share:.0f} %)")
         if share > 30 and self.recipe.select.then != "random":
             notes.append("above about 30 % selection has little left to choose: random is hard to beat there")
+        if self.basis.unreadable.height:
+            notes.append(f"{self.basis.said_of_unreadable()}: their worked answers will be refused")
+        blank = self.basis.evaluation.height - self.basis.measured.height
+        if blank:
+            notes.append(f"{blank} eval rows have no reference answer: they serve to find leaks, nothing is measured")
         dev = rows.filter(pl.col("stage") == 0)
         if dev.height:
             notes.append(f"{int(dev['take'].sum()):,} rows of the dev split are answered first")

@@ -7,11 +7,36 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from balkit.errors import PoolDamaged
 from balkit.pool import Pool
 from balkit.teacher import Ledger
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PAID = ("input_tokens", "output_tokens", "cost_microusd")
+
+
+def ledger_of(pool: Pool) -> Ledger:
+    """The pool's ledger, open. Raises `PoolDamaged` where it is missing though calls were paid through it.
+
+    A blank one would forget what its runs have spent, and buy their replies again.
+    """
+    path = pool.path / "calls.sqlite"
+    paid = 0 if path.exists() else pool.calls().filter(pl.col("status") != "cached").height
+    if paid:
+        raise PoolDamaged(
+            f"{path}: is missing, and {paid} calls of the pool were paid through it; restore it from a backup, with "
+            "the files whose names begin like its own"
+        )
+    return Ledger(path)
+
+
+def calls_of(pool: Pool) -> pl.DataFrame:
+    """CALLS of all runs, as the ledger has them: it is ahead of the pool's mirror until a stage is committed."""
+    file = pool.path / "calls.sqlite"
+    if not file.exists():  # a Ledger would make it
+        return pool.calls()
+    with Ledger(file) as ledger:
+        return ledger.calls()
 
 
 def problems_of(pool: Pool) -> list[str]:

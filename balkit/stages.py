@@ -19,12 +19,14 @@ import polars as pl
 from balkit import frames, steps, student, synthesize, verify
 from balkit import recipe as recipes
 from balkit.assemble import Encode, Material, StageRows, Tools, assemble, candidates
+from balkit.basis import Basis
 from balkit.errors import RunError
 from balkit.events import Event, Notify
 from balkit.outlook import Outlook
-from balkit.planning import Basis, Plan, plan_of
+from balkit.planning import Plan, plan_of
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
+from balkit.reconcile import calls_of, ledger_of
 from balkit.runs import FORECAST, RunRecord, runs_of, write
 from balkit.synthesize import Channel
 from balkit.teacher import Ledger, Progress, Spent, Teacher
@@ -105,6 +107,7 @@ class _Run:
         if earlier and not new:
             log.info("run %s goes on from version %d", earlier[-1].run_id[:12], earlier[-1].base_version)
             found = cls(pool, recipe, earlier[-1], notify)
+            found.tell_what_is_newer()
         else:
             record = RunRecord.first(
                 name=recipe.name, recipe_digest=digest, base_version=pool.version, number=len(earlier)
@@ -118,6 +121,16 @@ class _Run:
             write(found.folder / FORECAST, json.dumps(found.planned.forecast(), indent=1))
         return found
 
+    def tell_what_is_newer(self) -> None:
+        """A run keeps to the version that it began from, which is easily forgotten."""
+        newer = self.pool.examples(origin="source").filter(pl.col("added_in") > self.record.base_version).height
+        if newer:
+            log.warning(
+                "run %s began at version %d; %d examples were added since and are not in it: `balkit run --new` "
+                "starts another, which pays only for what was not asked before",
+                *(self.run_id[:12], self.record.base_version, newer),
+            )
+
     @property
     def run_id(self) -> str:
         return self.record.run_id
@@ -125,10 +138,12 @@ class _Run:
     def go(self, teacher: Teacher | None, *, train: bool) -> RunResult:
         """All stages in order; each step only if it is not there yet."""
         results: list[StageResult] = []
-        with Ledger(self.pool.path / "calls.sqlite") as ledger:
+        with ledger_of(self.pool) as ledger:
             checkpoint = None
-            if train and self.pool.committed((self.run_id, 1, "data")) is None:
-                steps.refuse_long_prompts(self.pool, recipe=self.recipe, basis=self.basis)
+            if self.pool.committed((self.run_id, 1, "data")) is None:
+                self.basis.refuse_unreadable()
+                if train:
+                    steps.refuse_long_prompts(self.pool, recipe=self.recipe, basis=self.basis)
             self.dev(ledger, teacher)
             for stage in range(1, self.recipe.stages + 1):
                 snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=checkpoint)
@@ -154,7 +169,7 @@ class _Run:
     def basis(self) -> Basis:
         """The base version, read once."""
         examples = self.pool.at(self.record.base_version).examples(origin="source")
-        return Basis(examples, self.recipe, self.pool.calls())
+        return Basis(examples, self.recipe, calls_of(self.pool))
 
     @cached_property
     def planned(self) -> Plan:
@@ -268,7 +283,7 @@ class _Run:
     def evaluate(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
         """The student's answers to the eval split."""
         recipe, key = self.recipe, (self.run_id, stage, "evaluation")
-        if self.basis.evaluation.is_empty() or self.pool.committed(key) is not None:
+        if self.basis.measured.is_empty() or self.pool.committed(key) is not None:
             return
         self.say(stage, "evaluate")
         on_rows = self.on_rows("evaluate", stage)
@@ -288,7 +303,7 @@ class _Run:
             real=self.unused(stage, rows),
             demonstrations=self.basis.real,
             evaluation=self.basis.evaluation["prompt"].to_list(),
-            known=sorted({*train_and_dev["prompt"], *ours["prompt"]}),
+            known=sorted({*train_and_dev["prompt"], *ours["prompt"], *self.pool.retired_prompts()}),
             rows=rows,
             surplus=left.join(tried, on="example_id", how="anti").join(rows, on="example_id", how="anti"),
             scores=self.scores(stage, checkpoint=scored_by),

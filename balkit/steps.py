@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,12 +11,15 @@ import polars as pl
 
 from balkit import answers, frames, student, synthesize, texts, verify
 from balkit import recipe as recipes
+from balkit.basis import Basis
 from balkit.errors import RunError, StudentError
-from balkit.planning import Basis
 from balkit.pool import Commit, Pool, answered, training_rows
 from balkit.recipe import Recipe
+from balkit.reconcile import ledger_of
 from balkit.teacher import Ledger, Progress, Teacher, make_teacher
 from balkit.vectors import Vectors, make_encoder
+
+log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int, float], None]
 OnRows = Callable[[int, int], None]
@@ -30,6 +34,9 @@ def train(
     `progress` is called as (step, steps, loss in nats per token).
     """
     snapshot = pool.snapshot(snapshot_id)
+    refused = pool.refused_now(snapshot.snapshot_id)
+    if refused.height:
+        log.warning("%s: %d rows could not enter a snapshot now: %s", *_why(snapshot.snapshot_id, refused))
     basis = basis or Basis(pool.at(snapshot.version).examples(origin="source"), recipe)
     base = untrained(pool, recipe=recipe, basis=basis)
     body = [recipe.student.model_dump(mode="json"), recipe.train.model_dump(mode="json"), recipe.seed, base.name]
@@ -42,6 +49,10 @@ def train(
         seed=recipe.seed,
         progress=progress,
     )
+
+
+def _why(snapshot_id: str, refused: pl.DataFrame) -> tuple[str, int, str]:
+    return snapshot_id, refused.height, "; ".join(sorted(set(refused["problem"])))
 
 
 def untrained(pool: Pool, *, recipe: Recipe, basis: Basis) -> Path:
@@ -83,10 +94,10 @@ def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe, progress:
 
 
 def evaluate(checkpoint: Path, *, recipe: Recipe, basis: Basis, progress: OnRows | None = None) -> pl.DataFrame:
-    """EVALUATIONS of a checkpoint on the eval split."""
+    """EVALUATIONS of a checkpoint on the eval split, as far as it has reference answers."""
     return student.evaluate(
         checkpoint,
-        basis.evaluation,
+        basis.measured,
         answers=recipe.answers,
         labels=basis.labels,
         section=recipe.evaluate,
@@ -160,7 +171,7 @@ def annotate(
     done = pool.rationales().filter("accepted")
     left = (basis.dev if split == "dev" else basis.real).join(done, on="example_id", how="anti").sort("example_id")
     run_id = texts.digest(["annotate", recipe.run_digest(), split])
-    with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:
+    with pool.lock(), ledger_of(pool) as ledger:
         to = channel(
             ledger, recipe=recipe, labels=basis.labels, run_id=run_id, stage=0, teacher=teacher, progress=progress
         )
@@ -193,7 +204,7 @@ def write(
     before = pool.calls().filter(pl.col("purpose") == "synthesis").unique("key").group_by("domain").len()
     vectors = Vectors(pool.path / "vectors", make_encoder(recipe.vectors))
     apart = basis.evaluation["prompt"].to_list()
-    with pool.lock(), Ledger(pool.path / "calls.sqlite") as ledger:
+    with pool.lock(), ledger_of(pool) as ledger:
         written = synthesize.write_examples(
             rows,
             channel=channel(
@@ -202,7 +213,7 @@ def write(
             section=recipe.synthesis,
             sources=synthesize.Sources(
                 demonstrations=basis.real,
-                known=sorted(set(pool.examples()["prompt"]) - set(apart)),
+                known=sorted({*pool.examples()["prompt"], *pool.retired_prompts()} - set(apart)),
                 evaluation=apart,
                 encode=vectors.of,
             ),

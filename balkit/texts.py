@@ -12,6 +12,11 @@ _SPACE_AT_LINE_END = re.compile(r"[ \t\f\v]+(?=\n|$)")
 _NOT_WORD = re.compile(r"[\W_]+")
 _LAYOUT = re.compile(r"[${}]|\\(?:left|right)\b|\\[!,;: ]")
 _PAUSE = re.compile(r"[\"'`‘’“”?;:,]|\.(?!\d)")
+#: Signs that only lay out prose, since whole words stand beside them: "late!", "(late)", "late - again".
+_PROSE = re.compile(
+    r"(?<=[^\W\d_]{2})!+(?=\s|$)|(?<!\S)[(\[](?=[^\W\d_]{2})|(?<=[^\W\d_]{2})[)\]](?!\S)"
+    r"|(?<=[^\W\d_]{2}\s)[-–—]+(?=\s[^\W\d_]{2})"
+)
 _AROUND_SIGN = re.compile(r"\s*([^\w\s])\s*")
 
 
@@ -25,12 +30,12 @@ def normalised(text: str) -> str:
     """The form in which leaks are looked for: case-folded, NFKC, one space between tokens.
 
     Words lose their punctuation ("Hello, world!" equals "hello world"). A text with digits or without letters keeps
-    its signs, since there a sign is meaning ("3 + 4" is not "3 - 4"), and loses only what lays it out: pauses, LaTeX's
-    dollars and braces, spaces around a sign ("$x^{2} + 1.$" equals "x^2+1").
+    its signs, since there a sign is meaning ("3 + 4" is not "3 - 4"), and loses only what lays it out: pauses, signs
+    between whole words, LaTeX's dollars and braces, spaces around a sign ("$x^{2} + 1.$" equals "x^2+1").
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     if any(c.isdigit() for c in folded) or not any(c.isalpha() for c in folded):
-        bare = " ".join(_PAUSE.sub(" ", _LAYOUT.sub("", folded)).split())
+        bare = " ".join(_PROSE.sub(" ", _PAUSE.sub(" ", _LAYOUT.sub("", folded))).split())
         return _AROUND_SIGN.sub(r"\1", bare) or " ".join(folded.split())
     return _NOT_WORD.sub(" ", folded).strip()
 

@@ -229,6 +229,37 @@ def test_every_shipped_recipe_is_valid() -> None:
         assert recipes.load(file).name
 
 
+def test_json_has_no_nan(balkit: Balkit, pool: str) -> None:
+    code, out, _ = balkit("sql", pool, "SELECT 'nan'::DOUBLE AS n, ['inf'::DOUBLE, 1.5] AS m", "--json")
+    assert (code, json.loads(out)) == (0, [{"n": None, "m": [None, 1.5]}])
+
+
+def test_a_query_that_is_no_text_is_refused(balkit: Balkit, pool: str) -> None:
+    code, _, err = balkit("sql", pool, "SELECT '\udcff'")
+    assert (code, "character 8 of the query is not text" in err) == (1, True)
+
+
+def test_a_run_of_which_no_row_came_says_why_and_exits_with_1(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    (tmp_path / "replies.jsonl").write_text("")
+    code, _, err = balkit("run", pool, "recipe.yaml", "--no-train", "--quiet")
+    assert code == 1
+    assert "no row came of it; refused: " in err
+    assert "call_failed" in err
+
+
+def test_what_came_into_eval_later_is_told_when_a_snapshot_is_exported(
+    balkit: Balkit, pool: str, tmp_path: Path
+) -> None:
+    assert balkit("run", pool, "recipe.yaml", "--no-train", "--quiet")[0] == 0
+    code, out, _ = balkit("sql", pool, "SELECT prompt FROM snapshot_rows JOIN examples USING (example_id)", "--json")
+    leak = json.loads(out)[0]["prompt"].upper()
+    write_jsonl(tmp_path / "more.jsonl", [{"question": leak, "answer": "fruit", "topic": "fruit"}])
+    columns = ("--prompt", "question", "--answer", "answer", "--domain", "topic", "--split", "eval")
+    assert balkit("add", pool, "more.jsonl", *columns)[0] == 0
+    code, out, _ = balkit("export", pool, "latest", "--to", "trl", "--out", "exports")
+    assert (code, "1 rows could not enter a snapshot now (its prompt stands in the eval split)" in out) == (0, True)
+
+
 def test_ctrl_c_leaves_a_run_that_goes_on(balkit: Balkit, pool: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "balkit", "run", pool, "recipe.yaml"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:

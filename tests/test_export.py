@@ -191,6 +191,22 @@ def test_a_folder_that_is_not_empty_is_kept(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "precious"
 
 
+def test_what_no_export_wrote_is_never_replaced(tmp_path):
+    export(Frozen(snapshot_rows({})), to=["trl"], out=tmp_path / "out")
+    (tmp_path / "out/trl/student").mkdir()
+    (tmp_path / "out/trl/student/model.safetensors").write_text("hours of training")
+    before = tree(tmp_path)
+    with pytest.raises(ExportError, match="holds 1 files that no export wrote, such as trl/student/model"):
+        export(Frozen(snapshot_rows({})), to=["trl"], out=tmp_path / "out", options=Options(overwrite=True))
+    assert tree(tmp_path) == before
+
+
+def test_the_folder_one_is_in_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match="is the folder that you are in"):
+        export(Frozen(snapshot_rows({})), to=["trl"], out=".")
+
+
 def test_overwrite_replaces_an_earlier_export_whole(tmp_path):
     export(Frozen(snapshot_rows({}, {})), to=["trl", "jsonl"], out=tmp_path / "out")
     export(Frozen(snapshot_rows({})), to=["trl"], out=tmp_path / "out", options=Options(overwrite=True))

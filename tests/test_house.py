@@ -24,7 +24,7 @@ FLOORS = [
     {"recipe"},
     {"answers"},
     {"balance", "selection", "verify", "pool", "vectors", "teacher", "student"},
-    {"synthesize", "changes", "reconcile", "runs"},
+    {"synthesize", "changes", "reconcile", "runs", "basis"},
     {"assemble", "planning"},
     {"steps", "outlook"},
     {"stages", "exports", "report"},

@@ -10,7 +10,7 @@ import pytest
 from small import SIZES, Rule, make_pool, make_recipe, rows
 
 from balkit.balance import stage_budget
-from balkit.errors import BudgetError
+from balkit.errors import BudgetError, CapReached
 from balkit.planning import Plan, plan
 from balkit.pool import Pool
 from balkit.stages import RunResult, run
@@ -200,6 +200,19 @@ def test_a_forecast_lies_between_low_and_high_in_every_row(tmp_path: Path) -> No
     assert total(made, column="usd_low") < total(made, column="usd") < total(made, column="usd_high")
     assert made.costs["usd"].sum() == pytest.approx(total(made, column="usd"))
     assert any("guessed from max_tokens" in note for note in made.notes)
+
+
+def test_lengths_are_learned_from_a_run_that_stopped_in_its_first_stage(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool")
+    with pytest.raises(CapReached):
+        ran(pool, **(PAID | {"fill": ["real"], "caps": {"calls": 12}}))
+    assert pool.calls().is_empty()
+    assert any("12 rationale" in note for note in planned(pool, **(PAID | {"fill": ["real"]})).notes)
+
+
+def test_references_that_are_no_labels_are_told_of(tmp_path: Path) -> None:
+    notes = planned(make_pool(tmp_path / "pool"), answers={"kind": "number"}).notes
+    assert any("55 of 55 reference answers are no number, such as" in note for note in notes)
 
 
 def test_lengths_are_learned_from_the_replies_that_are_here(tmp_path: Path) -> None:

@@ -50,6 +50,52 @@ def kill_at(number: int) -> Iterator[object]:
     return notify  # type: ignore[return-value]
 
 
+def test_a_retired_written_row_is_not_written_again(tmp_path: Path) -> None:
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT)
+    first = run_data(pool, recipe)
+    written = pool.snapshot(first.snapshot_id).rows.filter(origin="synthetic")["example_id"]
+    pool.retire([written[0]], reason="not like a question")
+    second = run_data(pool, recipe, new=True)
+    rows = pool.snapshot(second.snapshot_id).rows
+    assert rows.height == 30
+    assert written[0] not in rows["example_id"].to_list()
+
+
+def test_eval_rows_without_an_answer_are_not_measured_and_stop_nothing(tmp_path: Path) -> None:
+    pool, tiny = make_pool(tmp_path / "pool", eval_rows=0), {"train": {"max_steps": 1, "max_length": 160}}
+    held_out = pl.DataFrame(rows("bird", 3, seed=2)).with_columns(answer=pl.Series(["bird", None, None]))
+    pool.add(held_out, prompt="question", answer="answer", domain="topic", split="eval")
+    result = run(pool, make_recipe(budget_rows=6, stages=1, **NO_STUDENT, **tiny), teacher=Scripted(Rule()))
+    assert result.stages[0].summary["per_domain"]["bird"]["rows"] == 1
+
+
+def test_references_of_another_kind_stop_the_run_before_any_call(tmp_path: Path) -> None:
+    rule = Rule()
+    with pytest.raises(RunError, match="55 of 55 reference answers are no number"):
+        run_data(make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT, answers={"kind": "number"}), rule)
+    assert rule.keys == []
+
+
+def test_a_run_that_goes_on_says_that_newer_examples_are_not_in_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT)
+    run_data(pool, recipe)
+    assert caplog.text == ""
+    pool.add(pl.DataFrame(rows("bird", 2, seed=9)), prompt="question", answer="answer", domain="topic")
+    run_data(pool, recipe)
+    assert "2 examples were added since and are not in it: `balkit run --new`" in caplog.text
+
+
+def test_a_lost_ledger_is_not_replaced_by_a_blank_one(tmp_path: Path) -> None:
+    pool, recipe = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT)
+    run_data(pool, recipe)
+    (pool.path / "calls.sqlite").unlink()
+    with pytest.raises(PoolDamaged, match=r"is missing, and \d+ calls of the pool were paid through it"):
+        run_data(pool, recipe, new=True)
+    assert not (pool.path / "calls.sqlite").exists()
+
+
 def test_a_run_killed_at_any_step_ends_like_an_uninterrupted_one_and_buys_nothing_twice(tmp_path: Path) -> None:
     # A copy of the folder, taken while the run goes on, is what a kill would leave: what is on disk, nothing closed.
     tiny = {

@@ -13,6 +13,7 @@ from student_toys import QUICK, TINY, gpt2_folder, pretrained_folder, small_base
 from balkit import recipe, student
 from balkit.errors import MissingExtra, StudentError
 from balkit.student import chat, model
+from balkit.student.checkpoint import read_manifest, write_manifest
 from balkit.student.generate import greedy
 from balkit.student.train import encode
 
@@ -78,6 +79,7 @@ def test_an_adapter_with_weights_left_over_is_refused(plain: Path, tmp_path: Pat
     weights = load_file(file)
     (name, *_) = weights
     save_file({**weights, name.replace("layers.0", "layers.9"): weights[name].clone()}, file, {"format": "pt"})
+    write_manifest(trained.path, read_manifest(trained.path))
     with pytest.raises(StudentError, match="0 weights missing, 1 left over"):
         student.generate(trained.path, ["What?"], max_new_tokens=2, batch_size=1)
 

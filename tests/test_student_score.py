@@ -13,6 +13,7 @@ from student_toys import QUICK, TINY, small_base, toy_examples, toy_rows
 from balkit import frames, student
 from balkit.errors import StudentError
 from balkit.student import chat, model
+from balkit.student.checkpoint import read_manifest, write_manifest
 from balkit.student.generate import greedy
 
 
@@ -137,6 +138,7 @@ def test_a_score_that_is_no_number_is_unscored(checkpoint: Path, tmp_path: Path)
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = load_file(tmp_path / "model.safetensors")
     save_file({k: v * float("nan") for k, v in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    write_manifest(tmp_path, read_manifest(tmp_path))
     found = student.score(tmp_path, candidates(), response="reference", max_new_tokens=8, batch_size=4)
     assert found["reason"].unique().to_list() == ["not_finite"]
 

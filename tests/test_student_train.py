@@ -148,12 +148,26 @@ def test_a_checkpoint_of_other_inputs_is_not_overwritten(memorised: student.Trai
         student.train(base, toy_rows(), student=TINY, options=QUICK, out=memorised.path, seed=9)
 
 
+def flipped(body: bytes) -> bytes:
+    """With another last byte."""
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
 def test_a_damaged_checkpoint_is_trained_anew(base: Path, tmp_path: Path) -> None:
     first = student.train(base, toy_rows(), student=TINY, options=QUICK, out=tmp_path / "out", seed=1)
     weights = first.path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    weights.write_bytes(flipped(weights.read_bytes()))
     again = student.train(base, toy_rows(), student=TINY, options=QUICK, out=tmp_path / "out", seed=1)
     assert (again.digest, again.losses) == (first.digest, first.losses)
+
+
+def test_a_changed_checkpoint_is_not_loaded(base: Path, tmp_path: Path) -> None:
+    trained = student.train(base, toy_rows(), student=TINY, options=QUICK, out=tmp_path / "out", seed=1)
+    weights = trained.path / "model.safetensors"
+    for harmed in (flipped(weights.read_bytes()), weights.read_bytes()[:1000]):
+        weights.write_bytes(harmed)
+        with pytest.raises(StudentError, match=r"model\.safetensors: is not as it was written"):
+            student.generate(trained.path, ["one"], max_new_tokens=2, batch_size=1)
 
 
 def _never(step: int, steps: int, loss: float) -> None:

@@ -57,6 +57,10 @@ def export(
     typer.echo(", ".join(f"{rows} {part} rows" for part, rows in report.rows.items()) + f" for {', '.join(targets)}")
     for warning in report.warnings:
         typer.echo(warning)
+    refused = opened.refused_now(found.snapshot_id)
+    if refused.height:
+        why = "; ".join(sorted(set(refused["problem"])))
+        typer.echo(f"{refused.height} rows could not enter a snapshot now ({why}): `balkit run --new` leaves them out")
     typer.echo(f"{out}: see EXPORT_REPORT.json there")
 
 

@@ -76,16 +76,34 @@ def run(
     from balkit.recipe import load
     from balkit.stages import run as run_stages
 
+    loaded = load(recipe)
     with progress(quiet=quiet) as notify:
-        result = run_stages(Pool.open(pool), load(recipe), new=new, train=not no_train, notify=notify)
+        result = run_stages(Pool.open(pool), loaded, new=new, train=not no_train, notify=notify)
     if as_json:
         from balkit.stages import report_of
 
         json_out(report_of(result))
         return
     _show_stages(result)
+    if not result.stages[-1].rows:
+        typer.echo(f"no row came of it; {_why_short(result, pool)}", err=True)
+        raise typer.Exit(1)
+    if result.stages[-1].rows < loaded.budget_rows:
+        typer.echo(f"{loaded.budget_rows - result.stages[-1].rows} rows could not be had; {_why_short(result, pool)}")
     typer.echo(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
     typer.echo(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
+
+
+def _why_short(result: RunResult, pool: Path) -> str:
+    """The commonest reasons for which rows were refused."""
+    import polars as pl
+
+    from balkit.pool import Pool
+
+    refused = Pool.open(pool).decisions(run_id=result.run_id).filter(~pl.col("kept") & (pl.col("step") != "select"))
+    common = refused["reason"].value_counts(sort=True).head(3).iter_rows()
+    reasons = ", ".join(f"{count} {reason}" for reason, count in common) or "nothing was refused, there was no more"
+    return f'refused: {reasons} (balkit sql {pool} "SELECT * FROM decisions WHERE NOT kept")'
 
 
 def _show_stages(result: RunResult) -> None:
@@ -116,6 +134,7 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
     Example: balkit spend pools/math
     """
     from balkit import frames
+    from balkit.errors import RecipeError
     from balkit.pool import Pool
     from balkit.recipe import load
     from balkit.report import by_endpoint, cascades
@@ -130,8 +149,11 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
         mine = calls.filter(calls["run_id"] == run_id)
         recipe = opened.path / "runs" / run_id[:12] / "recipe.yaml"
         runs.append({"run_id": run_id[:12]} | _against(opened, mine, run_id=run_id))
-        if recipe.exists():
+        try:
             saved += [{"run_id": run_id[:12]} | row for row in cascades(mine, recipe=load(recipe))]
+        except RecipeError as error:  # by another balkit, or harmed: what was spent is known all the same
+            if recipe.exists():
+                typer.echo(f"what cascades saved is unknown: {error}", err=True)
     if as_json:
         json_out({"rows": by_endpoint(calls).to_dicts(), "cascades": saved, "runs": runs})
         return
@@ -285,7 +307,7 @@ def evaluate(
     """
     import polars as pl
 
-    from balkit.planning import Basis
+    from balkit.basis import Basis
     from balkit.pool import Commit, Pool
     from balkit.recipe import load
     from balkit.steps import evaluate as evaluate_student
@@ -318,7 +340,7 @@ def score(
     """
     import polars as pl
 
-    from balkit.planning import Basis
+    from balkit.basis import Basis
     from balkit.pool import Commit, Pool
     from balkit.recipe import load
     from balkit.steps import score as score_examples

@@ -148,6 +148,8 @@ def place(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _may_write(out: Path, *, overwrite: bool) -> None:
+    if out.resolve() == Path.cwd():
+        raise ExportError(f"{out}: is the folder that you are in, which cannot be replaced; name one inside it")
     if not out.exists():
         return
     if not out.is_dir():
@@ -160,6 +162,20 @@ def _may_write(out: Path, *, overwrite: bool) -> None:
         )
     if not (out / REPORT).is_file():
         raise ExportError(f"{out}: holds no {REPORT}, so it is not an export and is not overwritten")
+    others = sorted({path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} - _exported(out))
+    if others:
+        raise ExportError(
+            f"{out}: holds {len(others)} files that no export wrote, such as {others[0]}; move them away, or choose "
+            "another folder"
+        )
+
+
+def _exported(out: Path) -> set[str]:
+    """What the report of an earlier export lists, and the report."""
+    try:
+        return {REPORT, *json.loads((out / REPORT).read_text(encoding="utf-8"))["files"]}
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ExportError(f"{out / REPORT}: cannot be read ({error}); delete the folder, or choose another") from error
 
 
 def _same(table: pa.Table, rows: Iterator[Mapping[str, object]], *, path: Path) -> None:

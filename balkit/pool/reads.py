@@ -28,6 +28,17 @@ class View:
         """EXAMPLES in use, ordered by `example_id`; retired ones are left out."""
         return frames.check(self._ask("examples", split=split, domain=domain, origin=origin), frames.EXAMPLES)
 
+    def retired_prompts(self) -> list[str]:
+        """The prompts of examples that are out of use, ordered: what nobody should write again."""
+        return self._ask("retired_prompts")["prompt"].to_list()
+
+    def refused_now(self, snapshot_id: str) -> pl.DataFrame:
+        """Rows of a snapshot that could not enter one any more: position, example_id, problem.
+
+        A snapshot never changes; what was retired, or came into eval, after it was made, is in it all the same.
+        """
+        return self._ask("refused_now", snapshot_id=snapshot_id)
+
     def rationales(self) -> pl.DataFrame:
         """RATIONALES, accepted and rejected, ordered by example, then id; also those of retired examples."""
         return frames.check(self._ask("rationales"), frames.RATIONALES)

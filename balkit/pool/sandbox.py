@@ -48,6 +48,10 @@ def _refuse_writes(query: str) -> None:
     import duckdb
 
     try:
+        query.encode()
+    except UnicodeEncodeError as error:
+        raise SqlError(f"character {error.start} of the query is not text; is the terminal UTF-8?") from error
+    try:
         kinds = [statement.type.name for statement in duckdb.extract_statements(query)]
     except duckdb.Error as error:
         raise SqlError(str(error)) from error

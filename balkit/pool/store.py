@@ -209,6 +209,14 @@ class Pool:
         """EXAMPLES in use now; see `View.examples`."""
         return self._now.examples(split=split, domain=domain, origin=origin)
 
+    def retired_prompts(self) -> list[str]:
+        """The prompts of examples that are out of use now."""
+        return self._now.retired_prompts()
+
+    def refused_now(self, snapshot_id: str) -> pl.DataFrame:
+        """Rows of a snapshot that could not enter one any more; see `View.refused_now`."""
+        return self._now.refused_now(snapshot_id)
+
     def rationales(self) -> pl.DataFrame:
         """RATIONALES, accepted and rejected."""
         return self._now.rationales()

@@ -92,6 +92,12 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file() and file.name != MANIFEST}
 
 
+def changed(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """A file that is not as the manifest says, or not in it; None where there is none."""
+    said, found = manifest.get("files", {}), file_digests(folder)
+    return next((name for name in sorted({*said, *found}) if said.get(name) != found.get(name)), None)
+
+
 def weights_digest(folder: Path) -> str:
     """sha256 over the names and bytes of the folder's safetensors files: equal weights, equal digest."""
     return texts.digest({name: hexes for name, hexes in file_digests(folder).items() if name.endswith(".safetensors")})

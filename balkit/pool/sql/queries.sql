@@ -24,6 +24,21 @@ WHERE ($split IS NULL OR split = $split) AND ($domain IS NULL OR domain = $domai
     AND ($origin IS NULL OR origin = $origin)
 ORDER BY example_id;
 
+-- name: retired_prompts
+-- The prompts of the examples that are out of use at a version.
+SELECT DISTINCT prompt FROM labelled_at($version) WHERE retired ORDER BY prompt;
+
+-- name: refused_now
+-- The rows of a snapshot that could not enter one at a version, since eval or the retirements grew.
+SELECT r.position, r.example_id,
+    CASE WHEN e.retired THEN 'its example is retired' ELSE 'its prompt stands in the eval split' END AS problem
+FROM snapshot_parts AS p
+JOIN snapshot_rows AS r ON r.snapshot_id = p.part_id
+JOIN labelled_at($version) AS e USING (example_id)
+LEFT JOIN eval_keys_at($version) AS k ON k.prompt_key = e.prompt_key
+WHERE p.snapshot_id = $snapshot_id AND (e.retired OR e.split = 'eval' OR k.prompt_key IS NOT NULL)
+ORDER BY r.position;
+
 -- name: rationales
 -- Every rationale at a version, accepted or not.
 SELECT rationale_id, example_id, text, answer, accepted, reason, detail, source, author

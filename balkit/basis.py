@@ -1,0 +1,116 @@
+"""What a recipe sees of a pool's version: real examples apart from eval, their counts, and their quotas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+
+import polars as pl
+
+from balkit import answers, balance, frames, verify
+from balkit.errors import RunError
+from balkit.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits, from the source alone.
+
+    `calls` is CALLS of all runs so far; a plan takes nothing but the lengths of replies from them.
+    """
+
+    examples: pl.DataFrame
+    recipe: Recipe
+    calls: pl.DataFrame = field(default_factory=frames.CALLS.empty, repr=False)
+
+    @cached_property
+    def evaluation(self) -> pl.DataFrame:
+        """EXAMPLES of the eval split."""
+        return self.examples.filter(pl.col("split") == "eval").sort("example_id")
+
+    @cached_property
+    def measured(self) -> pl.DataFrame:
+        """Those of the eval split that have a reference answer; the others only serve to find leaks."""
+        return self.evaluation.filter(pl.col("reference").is_not_null())
+
+    @cached_property
+    def unreadable(self) -> pl.DataFrame:
+        """Real examples whose reference is no answer of the recipe's kind, so that no worked answer can agree."""
+        kind, labels = self.recipe.answers.kind, self.labels
+
+        @cache
+        def readable(reference: str, choices: tuple[str, ...]) -> bool:
+            return answers.parse(f"Answer: {reference}", kind=kind, labels=labels, choices=choices) is not None
+
+        def odd(prompt: str, reference: str | None) -> bool:
+            choices = tuple(answers.offered(prompt)) if kind == "choice" else ()
+            return reference is not None and not readable(reference, choices)
+
+        if kind == "text":
+            return self.real.clear()
+        found = [odd(prompt, reference) for prompt, reference in self.real.select("prompt", "reference").iter_rows()]
+        return self.real.filter(pl.Series(found, dtype=pl.Boolean))
+
+    def refuse_unreadable(self) -> None:
+        """Say before any call is paid for that most answers would be refused. Raises `RunError`."""
+        known = self.real["reference"].count()
+        if 2 * self.unreadable.height > known:
+            raise RunError(f"{self.said_of_unreadable()}, so their worked answers would all be paid for and refused")
+
+    def said_of_unreadable(self) -> str:
+        """How many references cannot be read, one of them, and what to do."""
+        first = self.unreadable.row(0, named=True)
+        kind = self.recipe.answers.kind
+        named = f"; the labels are {', '.join(self.labels[:5])} ..." if kind == "label" else ""
+        return (
+            f"{self.unreadable.height} of {self.real['reference'].count()} reference answers are no {kind}, such as "
+            f"{first['reference'][:80]!r} of example {first['example_id'][:12]} (answers.kind in the recipe{named})"
+        )
+
+    @cached_property
+    def dev(self) -> pl.DataFrame:
+        """EXAMPLES of the dev split whose prompt does not stand in eval."""
+        return self._apart(self.examples.filter(pl.col("split") == "dev"))
+
+    @cached_property
+    def real(self) -> pl.DataFrame:
+        """EXAMPLES from the source in the train split whose prompt does not stand in eval."""
+        return self._apart(self.examples.filter((pl.col("split") == "train") & (pl.col("origin") == "source")))
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Real examples of every domain of the pool, those without any included."""
+        counts = dict.fromkeys(sorted(self.examples["domain"].unique()), 0)
+        return counts | dict(self.real.group_by("domain").len().iter_rows())
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The label set: the recipe's, or the domains' names; empty where answers are no labels."""
+        return self.recipe.answers.labels or (tuple(self.counts) if self.recipe.answers.kind == "label" else ())
+
+    @cached_property
+    def schedule(self) -> pl.DataFrame:
+        """`stage, domain, quota` of all stages."""
+        recipe = self.recipe
+        return balance.schedule(
+            self.counts, budget_rows=recipe.budget_rows, stages=recipe.stages, policy=recipe.balance
+        )
+
+    @cached_property
+    def head(self) -> frozenset[str]:
+        """Domains whose real examples could meet their quotas of all stages."""
+        asked = self.schedule.group_by("domain").agg(pl.col("quota").sum())
+        return frozenset(domain for domain, rows in asked.iter_rows() if rows <= self.counts[domain])
+
+    def quotas(self, stage: int) -> dict[str, int]:
+        """Rows per domain in a stage."""
+        return dict(self.schedule.filter(pl.col("stage") == stage).select("domain", "quota").iter_rows())
+
+    def share(self, stage: int) -> balance.Shares:
+        """The policy's shares in a stage."""
+        recipe = self.recipe
+        return balance.shares(self.counts, policy=recipe.balance, stage=stage, stages=recipe.stages)
+
+    def _apart(self, examples: pl.DataFrame) -> pl.DataFrame:
+        leaks = verify.leaks(examples["prompt"].to_list(), evaluation=self.evaluation["prompt"].to_list())
+        return examples.filter(~pl.Series(leaks, dtype=pl.Boolean)).sort("example_id")
