@@ -30,7 +30,7 @@ class Event:
 
     stage: int
     stages: int
-    step: str  # dev | data | train | score | evaluate | done
+    step: str  # prepare | dev | data | train | score | evaluate | done
     text: str = ""
     done: int = 0
     total: int = 0

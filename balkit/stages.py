@@ -141,6 +141,7 @@ class _Run:
         with ledger_of(self.pool) as ledger:
             checkpoint = None
             if self.pool.committed((self.run_id, 1, "data")) is None:
+                self.say(0, "prepare")
                 self.basis.refuse_unreadable()
                 if train:
                     steps.refuse_long_prompts(self.pool, recipe=self.recipe, basis=self.basis)
