@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from pool_rows import add, examples, rationales
 
-from balkit.changes import changes
+from balkit.changes import changed_rows, changes
 from balkit.errors import PoolError
 from balkit.pool import Commit, Pool
 
@@ -52,6 +52,25 @@ def test_rationales_of_a_retired_example_keep_its_domain(pool: Pool) -> None:
     pool.commit(Commit("answers", rationales=rationales(examples("a1"))))
     pool.retire(examples("a1")["example_id"].to_list(), reason="wrong")
     assert found(pool, 2, 4) == {"a": {"retired": 1, "accepted": 1}}
+
+
+def test_the_rows_behind_a_diff_name_what_changed(pool: Pool) -> None:
+    pool.relabel(examples("a1").select("example_id", domain=pl.lit("b"), split=pl.lit("dev")), message="it was b")
+    pool.commit(Commit("answers", rationales=rationales(examples("b1"), accepted=False)))
+    rows = changed_rows(pool, since=2, until=4)
+    assert rows.select("domain", "change", "detail", "prompt").rows() == [
+        ("a", "moved_out", "to b", "a1"),
+        ("b", "moved_in", "from a", "a1"),
+        ("b", "rejected", "answer differs", "b1"),
+        ("b", "split_changed", "train to dev", "a1"),
+    ]
+    counts = changes(pool, since=2, until=4)
+    assert sum(counts.select(pl.exclude("domain").sum()).row(0)) == rows.height
+
+
+def test_versions_may_be_named_by_their_tags(pool: Pool) -> None:
+    pool.tag(1, "start")
+    assert changes(pool, since="start", until="2").equals(changes(pool, since=1, until=2))
 
 
 def test_a_version_does_not_differ_from_itself(pool: Pool) -> None:

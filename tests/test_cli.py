@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 import typer
 import yaml
@@ -227,6 +228,39 @@ def test_every_shipped_recipe_is_valid() -> None:
 
     for file in recipes_folder().glob("*.yaml"):
         assert recipes.load(file).name
+
+
+def test_versions_are_tagged_and_domains_relabelled(balkit: Balkit, pool: str) -> None:
+    assert balkit("tag", pool, "1", "raw", "--json")[1] == '{\n  "tag": "raw",\n  "version": 1\n}\n'
+    code, out, _ = balkit("relabel", pool, "bird", "--to", "animal")
+    assert (code, "examples of bird are animal" in out) == (0, True)
+    code, out, _ = balkit("coverage", pool, "--at", "raw", "--json")
+    assert {row["domain"] for row in json.loads(out)} == {"fruit", "tool", "bird"}
+    assert {row["domain"] for row in json.loads(balkit("coverage", pool, "--json")[1])} == {"fruit", "tool", "animal"}
+    code, out, _ = balkit("diff", pool, "raw", "4", "--rows", "--json")
+    assert {row["change"] for row in json.loads(out)} == {"added", "moved_in", "moved_out"}
+    assert [row["tags"] for row in json.loads(balkit("log", pool, "--json")[1])] == [None, None, None, "raw"]
+    code, _, err = balkit("relabel", pool, "brid", "--to", "animal")
+    assert (code, "the domains are fruit, tool, animal" in err) == (1, True)
+    code, _, err = balkit("coverage", pool, "--at", "rough")
+    assert (code, "no version rough; there are 0 to 4; tags: raw" in err) == (1, True)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
+def test_a_query_is_written_to_a_file(balkit: Balkit, pool: str, tmp_path: Path, suffix: str) -> None:
+    query = "SELECT domain, train FROM coverage ORDER BY domain"
+    assert balkit("sql", pool, query, "--out", f"rows.{suffix}")[0] == 0
+    file = tmp_path / f"rows.{suffix}"
+    readers = {"csv": pl.read_csv, "parquet": pl.read_parquet, "json": pl.read_json, "jsonl": pl.read_ndjson}
+    assert readers[suffix](file).rows() == [("bird", 6), ("fruit", 12), ("tool", 8)]
+
+
+def test_a_query_that_fits_no_file_leaves_none(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    for query, name in (("SELECT 1", "rows.txt"), ("SELECT [1, 2] AS list", "rows.csv"), ("SELEC", "rows.json")):
+        code, _, err = balkit("sql", pool, query, "--out", name)
+        assert (code, "balkit: " in err, "Traceback" in err) == (1, True, False)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_json_has_no_nan(balkit: Balkit, pool: str) -> None:

@@ -306,3 +306,22 @@ def test_the_content_digest_ignores_row_order(prompts: list[str], random: object
 )
 def test_frames_that_differ_have_different_digests(one: list[object], other: list[object]) -> None:
     assert frame_digest(pl.DataFrame({"x": one})) != frame_digest(pl.DataFrame({"x": other}))
+
+
+def test_a_tag_names_a_version_and_moves_when_it_is_given_again(pool: Pool) -> None:
+    add(pool, "one")
+    add(pool, "two")
+    assert pool.tag(1, "good") == 3
+    assert pool.at("good").examples().height == 1
+    assert pool.tag("good", "good") == 3, "the same again changes nothing"
+    pool.tag(2, "good")
+    assert pool.tags() == {"good": 2}
+    assert pool.at(3).tags() == {"good": 1}, "older versions keep it where it was"
+    assert dict(pool.log().select("version", "tags").drop_nulls().iter_rows()) == {2: "good"}
+    assert pool.check() == []
+
+
+@pytest.mark.parametrize("name", ["7", "", "a b", "-x", "v/1"])
+def test_a_tag_is_a_word_that_is_no_number(pool: Pool, name: str) -> None:
+    with pytest.raises(PoolError, match="names no version"):
+        pool.tag(0, name)

@@ -294,7 +294,7 @@ def test_ctrl_c_in_the_middle_of_a_statement_is_a_keyboard_interrupt(pool: Pool,
 
 def test_a_newer_format_says_to_upgrade(pool: Pool) -> None:
     behind_its_back(pool, "INSERT INTO migrations VALUES (9999, 'future', TIMESTAMP '2030-01-01')")
-    with pytest.raises(PoolError, match="format 9999, and this balkit knows formats up to 1: pip install"):
+    with pytest.raises(PoolError, match="format 9999, and this balkit knows formats up to 2: pip install"):
         Pool.open(pool.path)
 
 
@@ -323,12 +323,12 @@ def test_every_older_shape_reaches_the_newest(tmp_path: Path, shape: int) -> Non
 
 
 def test_a_migration_that_fails_leaves_the_format_before_it(tmp_path: Path) -> None:
-    broken = migrate.Migration(2, "broken", "CREATE TABLE half (x BIGINT); INSERT INTO nowhere VALUES (1);")
+    broken = migrate.Migration(3, "broken", "CREATE TABLE half (x BIGINT); INSERT INTO nowhere VALUES (1);")
     with blank(tmp_path) as con:
         migrate.migrate(con, known=migrate.shipped())
         with pytest.raises(duckdb.Error):
             migrate.migrate(con, known=[*migrate.shipped(), broken])
-        assert migrate.format_of(con) == 1
+        assert migrate.format_of(con) == 2
         assert con.sql("SELECT 1 FROM duckdb_tables() WHERE table_name = 'half'").fetchall() == []
 
 

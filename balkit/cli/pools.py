@@ -1,4 +1,4 @@
-"""Commands on a pool's contents: add, coverage, sql, log, diff, check, retire."""
+"""Commands on a pool's contents: add, coverage, sql, log, tag, diff, check, retire, relabel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from balkit.cli.show import Json, frame_out, json_out
+from balkit.cli.show import Json, frame_out, json_out, json_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import polars as pl
+
     from balkit.pool import Pool
 
 PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="POOL")]
@@ -20,7 +24,7 @@ PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="PO
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands to the app."""
-    for command in (add, coverage, sql, log, diff, check, retire):
+    for command in (add, coverage, sql, log, tag, diff, check, retire, relabel):
         app.command()(command)
 
 
@@ -72,7 +76,7 @@ def _opened_or_made(path: Path) -> Iterator[Pool]:
 
 def coverage(
     pool: PoolPath,
-    at: Annotated[int | None, typer.Option(help="A version; the newest when not given.")] = None,
+    at: Annotated[str | None, typer.Option(help="A version or tag; the newest when not given.")] = None,
     as_json: bool = Json,
 ) -> None:
     """Show the long tail: rows a domain, by split, with rationales, synthetic share and leaks into eval.
@@ -88,17 +92,58 @@ def coverage(
 
 def sql(
     pool: PoolPath,
-    query: Annotated[str, typer.Argument(help="One SELECT. Views: coverage, coverage_by_stage, spend, lineage.")],
+    query: Annotated[str, typer.Argument(help="One SELECT; docs/sql.md describes the views and macros.")],
+    out: Annotated[Path | None, typer.Option(help="A .csv, .parquet, .json or .jsonl file instead.")] = None,
     timeout_s: Annotated[float, typer.Option(help="Seconds until the query is stopped.")] = 60.0,
     as_json: bool = Json,
 ) -> None:
     """Run a read-only query on the pool, without access to files or the network.
 
-    Example: balkit sql pools/math "SELECT domain, count(*) FROM examples JOIN labels USING (example_id) GROUP BY 1"
+    Views: coverage, coverage_by_stage, head_tail, imbalance, spend, lineage, rejections.
+
+    Example: balkit sql pools/math "SELECT domain, part, real FROM head_tail"
     """
     from balkit.pool import Pool
 
-    frame_out(Pool.open(pool).sql(query, timeout_s=timeout_s), as_json=as_json)
+    write = None if out is None else _writer(out)
+    found = Pool.open(pool).sql(query, timeout_s=timeout_s)
+    if out is None or write is None:
+        frame_out(found, as_json=as_json)
+        return
+    write(found)
+    if as_json:
+        json_out({"file": str(out), "rows": found.height})
+    else:
+        typer.echo(f"{out}: {found.height:,} rows")
+
+
+def _writer(out: Path) -> Callable[[pl.DataFrame], object]:
+    """What writes a frame into a file of this name. The file appears whole, or not at all."""
+    from balkit.errors import BalkitError
+
+    draft = out.with_name(f".{out.name}.new")
+    kinds: dict[str, Callable[[pl.DataFrame], object]] = {
+        ".csv": lambda frame: frame.write_csv(draft),
+        ".parquet": lambda frame: frame.write_parquet(draft),
+        ".json": lambda frame: draft.write_text(json_text(frame.to_dicts()), encoding="utf-8"),
+        ".jsonl": lambda frame: frame.write_ndjson(draft),
+    }
+    if out.suffix not in kinds:
+        raise BalkitError(f"{out}: ends in none of {', '.join(kinds)}")
+
+    def write(frame: pl.DataFrame) -> None:
+        import polars as pl
+
+        try:
+            kinds[out.suffix](frame)
+            draft.replace(out)
+        except pl.exceptions.ComputeError as error:
+            message = f"{out}: a column cannot be written as {out.suffix}; use .parquet or .json: {error}"
+            raise BalkitError(message) from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    return write
 
 
 def log(pool: PoolPath, as_json: bool = Json) -> None:
@@ -111,20 +156,42 @@ def log(pool: PoolPath, as_json: bool = Json) -> None:
     frame_out(Pool.open(pool).log(), as_json=as_json)
 
 
+def tag(
+    pool: PoolPath,
+    version: Annotated[str, typer.Argument(help="A version, or a tag of it.", metavar="V")],
+    name: Annotated[str, typer.Argument(help="The name.", metavar="NAME")],
+    as_json: bool = Json,
+) -> None:
+    """Name a version, for people and for every command that takes one. The same name given again moves.
+
+    Example: balkit tag pools/math 7 before-review
+    """
+    from balkit.pool import Pool
+
+    opened = Pool.open(pool)
+    opened.tag(version, name)
+    found = opened.tags()[name]
+    if as_json:
+        json_out({"tag": name, "version": found})
+    else:
+        typer.echo(f"{name} is version {found}")
+
+
 def diff(
     pool: PoolPath,
-    since: Annotated[int, typer.Argument(help="The older version (`balkit log`).", metavar="V1")],
-    until: Annotated[int, typer.Argument(help="The newer version.", metavar="V2")],
+    since: Annotated[str, typer.Argument(help="The older version or tag (`balkit log`).", metavar="V1")],
+    until: Annotated[str, typer.Argument(help="The newer version or tag.", metavar="V2")],
+    rows: Annotated[bool, typer.Option("--rows", help="The rows themselves.")] = False,
     as_json: bool = Json,
 ) -> None:
     """Show what changed between two versions, by domain: examples, labels, rationales.
 
-    Example: balkit diff pools/math 3 7
+    Example: balkit diff pools/math 3 7 --rows
     """
-    from balkit.changes import changes
+    from balkit.changes import changed_rows, changes
     from balkit.pool import Pool
 
-    found = changes(Pool.open(pool), since=since, until=until)
+    found = (changed_rows if rows else changes)(Pool.open(pool), since=since, until=until)
     if found.is_empty() and not as_json:
         typer.echo(f"{pool}: no example, label or rationale differs between versions {since} and {until}")
         return
@@ -164,3 +231,33 @@ def retire(
         json_out({"version": version})
     else:
         typer.echo(f"version {version}")
+
+
+def relabel(
+    pool: PoolPath,
+    domain: Annotated[str, typer.Argument(help="The domain as it is called now.", metavar="DOMAIN")],
+    to: Annotated[str, typer.Option(help="The domain that its examples belong to from now on.")],
+    example: Annotated[list[str] | None, typer.Option(help="Only these; may stand several times.")] = None,
+    as_json: bool = Json,
+) -> None:
+    """Give a domain's examples another domain from the next version on. Older versions still show the old one.
+
+    Example: balkit relabel pools/math Precalc --to Precalculus
+    """
+    import polars as pl
+
+    from balkit.errors import PoolError
+    from balkit.pool import Pool
+
+    opened = Pool.open(pool)
+    found = opened.examples(domain=domain)
+    chosen = found if example is None else found.filter(pl.col("example_id").is_in(example))
+    if chosen.is_empty() or (example is not None and chosen.height < len(set(example))):
+        known = ", ".join(opened.coverage()["domain"])
+        raise PoolError(f"{pool}: not all of these are examples of {domain!r}; the domains are {known}")
+    labels = chosen.select("example_id", pl.lit(to).alias("domain"), "split")
+    version = opened.relabel(labels, message=f"relabel {domain} to {to}: {labels.height} examples")
+    if as_json:
+        json_out({"version": version, "examples": labels.height})
+    else:
+        typer.echo(f"version {version}: {labels.height} examples of {domain} are {to}")

@@ -19,8 +19,13 @@ Json = typer.Option(False, "--json", help="Print JSON for machines.")
 
 
 def json_out(value: Any) -> None:
-    """One JSON document on stdout; JSON has no NaN and no infinity, so these are null."""
-    typer.echo(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False))
+    """One JSON document on stdout."""
+    typer.echo(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A JSON document. JSON has no NaN and no infinity, so these are null."""
+    return json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -65,8 +65,12 @@ class View:
         """One row a snapshot: snapshot_id, run_id, stage, parent, rows, digest, deficits (JSON), version."""
         return self._ask("snapshots")
 
+    def tags(self) -> dict[str, int]:
+        """The version that each name stands for."""
+        return dict(self._ask("tags").iter_rows())
+
     def log(self) -> pl.DataFrame:
-        """One row a version, the newest first; `created_at` is UTC."""
+        """One row a version, the newest first, with its tags; `created_at` is UTC."""
         return self._ask("log")
 
     def coverage(self) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ Rows = dict[str, pl.DataFrame]
 
 #: How long a commit waits at least, in seconds: longer than a reader's query may take, since it brings paid work.
 PATIENCE_S = 75.0
+
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 
 
 class Pool:
@@ -196,12 +199,34 @@ class Pool:
         with paying.alone(self.path):
             yield
 
-    def at(self, version: int) -> View:
-        """The pool's reads as they were at a version. Raises `PoolError` for a version that is not there."""
-        newest = self.version
-        if not 0 <= version <= newest:
-            raise PoolError(f"{self.path}: no version {version}; there are 0 to {newest}")
-        return View(self.path, version, self._wait_s)
+    def tag(self, version: int | str, name: str) -> int:
+        """Name a version, for `at` and for people; a name that stands for another one moves. Returns the version made.
+
+        Raises `PoolError` for a version that is not there, and for a name that is a number or not a plain word.
+        """
+        if not _TAG.fullmatch(name):
+            raise PoolError(f"{name!r} names no version: letters, digits, '.', '_' and '-', and a letter first")
+        found = self.number_of(version)
+
+        def rows(con: duckdb.DuckDBPyConnection, now: int) -> Rows:
+            known = dict(database.ask(con, "tags", version=now).iter_rows())
+            new = [] if known.get(name) == found else [(name, found)]
+            return {"tags": pl.DataFrame(new, schema={"name": pl.String, "version": pl.Int64}, orient="row")}
+
+        return self._append(rows, message=f"tag version {found} as {name}")
+
+    def number_of(self, version: int | str) -> int:
+        """A version's number, given it, as text too, or a tag. Raises `PoolError` for one that is not there."""
+        newest, tags, text = self.version, self._now.tags(), str(version)
+        number = int(text) if text.isascii() and text.isdigit() else tags.get(text, -1)
+        if not 0 <= number <= newest:
+            known = f"; tags: {', '.join(tags)}" if tags else ""
+            raise PoolError(f"{self.path}: no version {version}; there are 0 to {newest}{known}")
+        return number
+
+    def at(self, version: int | str) -> View:
+        """The pool's reads as they were at a version, given by number or tag; raises as `number_of` does."""
+        return View(self.path, self.number_of(version), self._wait_s)
 
     def examples(
         self, *, split: str | None = None, domain: str | None = None, origin: str | None = None
@@ -240,6 +265,10 @@ class Pool:
     def snapshots(self) -> pl.DataFrame:
         """One row a snapshot, the oldest first; see `View.snapshots`."""
         return self._now.snapshots()
+
+    def tags(self) -> dict[str, int]:
+        """The version that each name stands for now."""
+        return self._now.tags()
 
     def log(self) -> pl.DataFrame:
         """One row a version, the newest first."""

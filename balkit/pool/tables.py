@@ -45,6 +45,7 @@ TABLES: Mapping[str, Table] = {
     ),
     "labels": _table("example_id", example_id=_S, domain=_S, split=_S, origin=_S),
     "retirements": _table("example_id", example_id=_S, reason=_S),
+    "tags": _table("name", name=_S, version=_I),
     "rationales": _of(frames.RATIONALES, "rationale_id"),
     "scores": _of(frames.SCORES, "example_id checkpoint name settings"),
     "decisions": _of(

@@ -82,9 +82,19 @@ ORDER BY added_in, snapshot_id;
 -- Rows per domain at a version, the largest first.
 SELECT * FROM coverage_at($version) ORDER BY train DESC, domain;
 
+-- name: tags
+-- The names of versions, the newest row of each name.
+SELECT name, version FROM tags WHERE added_in <= $version
+QUALIFY row_number() OVER (PARTITION BY name ORDER BY added_in DESC) = 1
+ORDER BY name;
+
 -- name: log
 -- The versions, newest first, with what each added.
-SELECT v.version, v.created_at, v.message, v.run_id, v.stage, v.step,
+SELECT v.version, (
+        SELECT string_agg(name, ', ' ORDER BY name) FROM (
+            SELECT name, version FROM tags QUALIFY row_number() OVER (PARTITION BY name ORDER BY added_in DESC) = 1
+        ) AS t WHERE t.version = v.version
+    ) AS tags, v.created_at, v.message, v.run_id, v.stage, v.step,
     (SELECT count(*) FROM examples AS e WHERE e.added_in = v.version) AS examples,
     (SELECT count(*) FROM rationales AS r WHERE r.added_in = v.version) AS rationales,
     (SELECT max(snapshot_id) FROM snapshots AS s WHERE s.added_in = v.version) AS snapshot_id,

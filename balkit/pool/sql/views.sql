@@ -124,3 +124,48 @@ JOIN snapshots AS s USING (snapshot_id)
 JOIN rationales AS a USING (rationale_id)
 LEFT JOIN bought AS c ON c.key = a.source
 ORDER BY s.run_id, r.position, r.row_id;
+
+-- Each domain's real training examples at a version beside what an even share would be: head has at least that many.
+CREATE OR REPLACE MACRO head_tail_at(at_version) AS TABLE
+WITH counts AS (
+    SELECT domain, count(*) FILTER (split = 'train' AND origin = 'source') AS real
+    FROM labelled_at(at_version) WHERE NOT retired GROUP BY domain
+)
+SELECT domain, real, real / sum(real) OVER () AS share, avg(real) OVER () AS even_share,
+    CASE WHEN real >= avg(real) OVER () THEN 'head' ELSE 'tail' END AS part,
+    sum(real) OVER (ORDER BY real DESC, domain ROWS UNBOUNDED PRECEDING) / sum(real) OVER () AS cumulative_share
+FROM counts
+ORDER BY real DESC, domain;
+
+CREATE OR REPLACE VIEW head_tail AS
+SELECT * FROM head_tail_at((SELECT coalesce(max(version), 0) FROM versions));
+
+-- How uneven the domains of every split are at a version. Domains without a row in the split do not count.
+-- imbalance_ratio: the largest domain's rows over the smallest's. gini: 0 even, towards 1 all in one. entropy in nats;
+-- effective_domains, its exponential, is how many even domains would be as diverse.
+CREATE OR REPLACE MACRO imbalance_at(at_version) AS TABLE
+WITH counts AS (
+    SELECT split, domain, count(*) AS n FROM labelled_at(at_version) WHERE NOT retired GROUP BY split, domain
+),
+shares AS (
+    SELECT split, n, n / sum(n) OVER (PARTITION BY split) AS p,
+        row_number() OVER (PARTITION BY split ORDER BY n, domain) AS i, count(*) OVER (PARTITION BY split) AS l
+    FROM counts
+)
+SELECT split, count(*) AS domains, sum(n)::BIGINT AS rows, max(n) AS largest, min(n) AS smallest,
+    max(n) / min(n) AS imbalance_ratio, sum((2 * i - l - 1) * p) / any_value(l) AS gini,
+    -sum(p * ln(p)) AS entropy, exp(-sum(p * ln(p))) AS effective_domains
+FROM shares
+GROUP BY split
+ORDER BY split;
+
+CREATE OR REPLACE VIEW imbalance AS
+SELECT * FROM imbalance_at((SELECT coalesce(max(version), 0) FROM versions));
+
+-- What was refused and why, by run, stage, domain and step. What merely ranked too low to be chosen is not in here.
+CREATE OR REPLACE VIEW rejections AS
+SELECT run_id, stage, domain, step, method, reason, count(*) AS rows, min(example_id) AS for_example
+FROM decisions
+WHERE NOT kept AND step <> 'select'
+GROUP BY ALL
+ORDER BY run_id, stage, domain, rows DESC, step, method, reason;
