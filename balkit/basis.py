@@ -40,7 +40,8 @@ class Basis:
 
         @cache
         def readable(reference: str, choices: tuple[str, ...]) -> bool:
-            return answers.parse(f"Answer: {reference}", kind=kind, labels=labels, choices=choices) is not None
+            said = reference.upper() if kind == "choice" else reference  # `answers.same` folds their case too
+            return answers.parse(f"Answer: {said}", kind=kind, labels=labels, choices=choices) is not None
 
         def odd(prompt: str, reference: str | None) -> bool:
             choices = tuple(answers.offered(prompt)) if kind == "choice" else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -31,9 +32,12 @@ def ledger_of(pool: Pool) -> Ledger:
 
 
 def calls_of(pool: Pool) -> pl.DataFrame:
-    """CALLS of all runs, as the ledger has them: it is ahead of the pool's mirror until a stage is committed."""
+    """CALLS of all runs, as the ledger has them: it is ahead of the pool's mirror until a stage is committed.
+
+    The mirror's, where there is no ledger, which opening would make, or the folder cannot be written, which it needs.
+    """
     file = pool.path / "calls.sqlite"
-    if not file.exists():  # a Ledger would make it
+    if not (file.exists() and os.access(file, os.W_OK) and os.access(pool.path, os.W_OK)):
         return pool.calls()
     with Ledger(file) as ledger:
         return ledger.calls()

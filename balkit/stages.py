@@ -62,6 +62,7 @@ class RunResult:
     stages: tuple[StageResult, ...]
     head: frozenset[str]
     spent: Spent
+    refused: str = ""  # the commonest reasons for which rows were refused, where the last snapshot is short
 
     @property
     def snapshot_id(self) -> str:
@@ -148,6 +149,7 @@ class _Run:
             self.dev(ledger, teacher)
             for stage in range(1, self.recipe.stages + 1):
                 snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=checkpoint)
+                self.refuse_nothing(snapshot_id)
                 trained = self.train(stage, snapshot_id) if train else None
                 if trained is not None:
                     checkpoint = trained.digest
@@ -161,6 +163,7 @@ class _Run:
                 tuple(results),
                 self.basis.head,
                 ledger.spent(self.run_id),
+                self.said_of_refusals() if results[-1].rows < self.recipe.budget_rows else "",
             )
             write(self.folder / "report.json", json.dumps(report_of(done), indent=1))
             self.say(self.recipe.stages, "done", results[-1].snapshot_id)
@@ -221,6 +224,21 @@ class _Run:
             )
         )
         return snapshot_id
+
+    def refuse_nothing(self, snapshot_id: str) -> None:
+        """Stop where a stage has brought no row at all, with why: nothing can be trained on it or exported."""
+        if self.rows(snapshot_id).is_empty():
+            raise RunError(
+                f"run {self.run_id[:12]}: no row came of it; {self.said_of_refusals()}. Mend the cause, then "
+                "`balkit run --new` starts another"
+            )
+
+    def said_of_refusals(self) -> str:
+        """The commonest reasons for which rows were refused."""
+        refused = self.own(self.recipe.stages + 1).filter(~pl.col("kept") & (pl.col("step") != "select"))
+        common = refused["reason"].value_counts(sort=True).head(3).iter_rows()
+        reasons = ", ".join(f"{count} {reason}" for reason, count in common)
+        return f"refused: {reasons or 'nothing, there was no more to draw on'}"
 
     def refuse_changes(self, rows: pl.DataFrame) -> None:
         """Stop before money is spent on a stage that the pool would refuse.

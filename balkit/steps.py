@@ -34,9 +34,8 @@ def train(
     `progress` is called as (step, steps, loss in nats per token).
     """
     snapshot = pool.snapshot(snapshot_id)
-    refused = pool.refused_now(snapshot.snapshot_id)
-    if refused.height:
-        log.warning("%s: %d rows could not enter a snapshot now: %s", *_why(snapshot.snapshot_id, refused))
+    if said := pool.said_of_refused(snapshot.snapshot_id):
+        log.warning("%s: %s", snapshot.snapshot_id, said)
     basis = basis or Basis(pool.at(snapshot.version).examples(origin="source"), recipe)
     base = untrained(pool, recipe=recipe, basis=basis)
     body = [recipe.student.model_dump(mode="json"), recipe.train.model_dump(mode="json"), recipe.seed, base.name]
@@ -49,10 +48,6 @@ def train(
         seed=recipe.seed,
         progress=progress,
     )
-
-
-def _why(snapshot_id: str, refused: pl.DataFrame) -> tuple[str, int, str]:
-    return snapshot_id, refused.height, "; ".join(sorted(set(refused["problem"])))
 
 
 def untrained(pool: Pool, *, recipe: Recipe, basis: Basis) -> Path:
@@ -168,6 +163,7 @@ def annotate(
     Returns the new RATIONALES. Raises as `stages.run` does when the teacher or a cap stops it.
     """
     basis = Basis(pool.examples(origin="source"), recipe)
+    basis.refuse_unreadable()
     done = pool.rationales().filter("accepted")
     left = (basis.dev if split == "dev" else basis.real).join(done, on="example_id", how="anti").sort("example_id")
     run_id = texts.digest(["annotate", recipe.run_digest(), split])
@@ -192,11 +188,12 @@ def write(
     """Has the teacher write new examples, `rows` by domain, and commits them with what was thought of each.
 
     Checked as a run checks them, against eval and against all that is in the pool. They are there to be looked at
-    and queried; a run draws on what it wrote itself. Asked again, or after a run, it writes others; a run that comes
-    later may find its first calls paid. Raises `RunError`
-    for a domain that is not in the pool, and as `stages.run` does when the teacher or a cap stops it.
+    and queried; a run draws on what it wrote itself. After a committed stage, or asked again, it writes others; a run
+    that comes later may find its first calls paid. Raises `RunError` for a domain that is not in the pool, and as
+    `stages.run` does when the teacher or a cap stops it.
     """
     basis = Basis(pool.examples(origin="source"), recipe)
+    basis.refuse_unreadable()
     unknown = sorted(rows.keys() - basis.counts.keys())
     if unknown:
         raise RunError(f"no domain of {pool.path} is called {', '.join(unknown)}; there are: {', '.join(basis.counts)}")

@@ -12,11 +12,8 @@ _SPACE_AT_LINE_END = re.compile(r"[ \t\f\v]+(?=\n|$)")
 _NOT_WORD = re.compile(r"[\W_]+")
 _LAYOUT = re.compile(r"[${}]|\\(?:left|right)\b|\\[!,;: ]")
 _PAUSE = re.compile(r"[\"'`‘’“”?;:,]|\.(?!\d)")
-#: Signs that only lay out prose, since whole words stand beside them: "late!", "(late)", "late - again".
-_PROSE = re.compile(
-    r"(?<=[^\W\d_]{2})!+(?=\s|$)|(?<!\S)[(\[](?=[^\W\d_]{2})|(?<=[^\W\d_]{2})[)\]](?!\S)"
-    r"|(?<=[^\W\d_]{2}\s)[-–—]+(?=\s[^\W\d_]{2})"
-)
+#: Signs that only lay out prose, since whole words stand beside them: "late!", "(late)".
+_PROSE = re.compile(r"(?<=[^\W\d_]{2})!+(?=\s|$)|(?<!\S)[(\[](?=[^\W\d_]{2})|(?<=[^\W\d_]{2})[)\]](?!\S)")
 _AROUND_SIGN = re.compile(r"\s*([^\w\s])\s*")
 
 

@@ -30,6 +30,7 @@ class BatchProvider:
     )  # statuses; "made": a 500 though it is made
     poll_faults: list[int] = field(default_factory=list)
     file_faults: list[Literal["between lines", "in a line"]] = field(default_factory=list)  # where a file breaks off
+    counts: Any = "true"  # else what is said instead
     list_status: int = 200
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -115,6 +116,8 @@ class BatchProvider:
             bad += [{"custom_id": line["custom_id"], "response": None, "error": expired} for line in asked[done:]]
         batch["status"] = ends
         batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}
+        if self.counts != "true":
+            batch["request_counts"] = self.counts
         if ends == "failed":
             problem = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}
             batch["errors"] = {"object": "list", "data": [problem]}

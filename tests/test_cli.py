@@ -273,12 +273,28 @@ def test_a_query_that_is_no_text_is_refused(balkit: Balkit, pool: str) -> None:
     assert (code, "character 8 of the query is not text" in err) == (1, True)
 
 
+def test_examples_are_written_alone_and_shown(balkit: Balkit, pool: str, tmp_path: Path) -> None:
+    things = ("one robin, a swan and 9 of finch", "one crow, a gull and 4 of stork", "one eagle, a heron and 7 of crow")
+    prompts = [f"Box {n} holds {three}. What are they?" for n, three in enumerate(things)]
+    replies = [{"purpose": "synthesis", "domain": "bird", "prompt": one, "answer": "bird"} for one in prompts]
+    replies += [{"purpose": "rationale", "prompt": one, "text": "Birds.\nAnswer: bird"} for one in prompts]
+    write_jsonl(tmp_path / "replies.jsonl", replies)
+    code, out, _ = balkit("synthesize", pool, "recipe.yaml", "--domain", "bird", "--rows", "2", "--json")
+    found = json.loads(out)
+    assert (code, len(found["kept"])) == (0, 2)
+    assert {row["domain"] for row in found["kept"]} == {"bird"}
+    assert all(row["rationale"] == "Birds.\nAnswer: bird" for row in found["kept"])
+    code, _, err = balkit("synthesize", pool, "recipe.yaml", "--domain", "brid")
+    assert (code, "is called brid; there are: bird, fruit, tool" in err) == (1, True)
+
+
 def test_a_run_of_which_no_row_came_says_why_and_exits_with_1(balkit: Balkit, pool: str, tmp_path: Path) -> None:
     (tmp_path / "replies.jsonl").write_text("")
-    code, _, err = balkit("run", pool, "recipe.yaml", "--no-train", "--quiet")
-    assert code == 1
-    assert "no row came of it; refused: " in err
-    assert "call_failed" in err
+    for how in (["--no-train", "--quiet"], ["--no-train", "--json"], ["--quiet"]):
+        code, _, err = balkit("run", pool, "recipe.yaml", *how)
+        assert code == 1, how
+        assert "no row came of it; refused: " in err
+        assert "call_failed" in err
 
 
 def test_what_came_into_eval_later_is_told_when_a_snapshot_is_exported(
@@ -290,8 +306,8 @@ def test_what_came_into_eval_later_is_told_when_a_snapshot_is_exported(
     write_jsonl(tmp_path / "more.jsonl", [{"question": leak, "answer": "fruit", "topic": "fruit"}])
     columns = ("--prompt", "question", "--answer", "answer", "--domain", "topic", "--split", "eval")
     assert balkit("add", pool, "more.jsonl", *columns)[0] == 0
-    code, out, _ = balkit("export", pool, "latest", "--to", "trl", "--out", "exports")
-    assert (code, "1 rows could not enter a snapshot now (its prompt stands in the eval split)" in out) == (0, True)
+    code, _, err = balkit("export", pool, "latest", "--to", "trl", "--out", "exports")
+    assert (code, "1 rows could not enter a snapshot now (its prompt stands in the eval split)" in err) == (0, True)
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(balkit: Balkit, pool: str, tmp_path: Path) -> None:

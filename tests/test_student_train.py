@@ -170,6 +170,12 @@ def test_a_changed_checkpoint_is_not_loaded(base: Path, tmp_path: Path) -> None:
             student.generate(trained.path, ["one"], max_new_tokens=2, batch_size=1)
 
 
+def test_a_file_laid_into_a_checkpoint_is_no_harm(base: Path, tmp_path: Path) -> None:
+    trained = student.train(base, toy_rows(), student=TINY, options=QUICK, out=tmp_path / "out", seed=1)
+    (trained.path / ".DS_Store").write_bytes(b"x")
+    assert len(student.generate(trained.path, ["one"], max_new_tokens=2, batch_size=1)) == 1
+
+
 def _never(step: int, steps: int, loss: float) -> None:
     raise AssertionError("trained again")
 

@@ -127,6 +127,21 @@ def test_a_complete_batch_without_a_line_leaves_that_one_unknown(ledger: Ledger)
     assert sorted(ledger.calls()["status"]) == ["succeeded", "succeeded", "unknown"]
 
 
+def test_a_file_that_stays_broken_off_is_taken_as_it_is_in_the_end(ledger: Ledger) -> None:
+    with TeacherServer() as server:
+        server.batches.file_faults = ["in a line"] * 4
+        assert len(bought(ledger, batch(server), questions(6))) == 6
+        assert len(server.batches.batches) == 2
+    assert ledger.check() == []
+
+
+@pytest.mark.parametrize("counts", [None, {}, {"total": 3, "completed": None, "failed": None}], ids=str)
+def test_a_provider_that_counts_nothing_is_read_all_the_same(ledger: Ledger, counts: Any) -> None:
+    with TeacherServer() as server:
+        server.batches.counts = counts
+        assert len(bought(ledger, batch(server), questions(3))) == 3
+
+
 @pytest.mark.parametrize("where", ["between lines", "in a line"])
 def test_a_file_that_breaks_off_is_fetched_again(ledger: Ledger, where: Any) -> None:
     with TeacherServer() as server:

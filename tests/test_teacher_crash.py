@@ -187,24 +187,27 @@ def test_ctrl_c_at_any_moment_leaves_a_sound_ledger_and_the_cap_holds_over_the_r
             import os
             from balkit.errors import CapReached
             from test_teacher_crash import Windowed
+            import signal
             teacher = Windowed(100, [("ok", 0.5)])
-            print("ready", flush=True)
             try:
+                print("ready", flush=True)
                 door = Ledger(sys.argv[1]).door(
                     teacher, run_id="r", price=price, model="m", caps=Caps(calls=4000), tries=3)
                 for reply in door.ask(request(i) for i in range(100000)):
                     pass
             except (KeyboardInterrupt, CapReached):
                 pass
-            print(teacher.answered, flush=True)
-            os._exit(0)
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                print(teacher.answered, flush=True)
+                os._exit(0)
             """,
             str(path),
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         if not last:
-            time.sleep(rng.uniform(0.02, 0.4))
+            time.sleep(rng.uniform(0.02, 0.3))
             process.send_signal(signal.SIGINT)
         served += int(process.communicate()[0])
         with Ledger(path) as ledger:

@@ -66,6 +66,48 @@ def test_a_write_that_fails_stops_the_run_and_loses_nothing_that_was_handed_out(
         assert ledger.check() == []
 
 
+TWO = """
+import resource, sys
+from balkit.errors import PoolError
+from balkit.recipe import Caps, Price
+from balkit.teacher import Ledger, Reply, Request, Scripted
+
+class Volleys:
+    room = 4
+    def ask(self, requests):
+        for request in requests:
+            yield Reply(request, "ok", text=said, input_tokens=1, output_tokens=1, raw="x")
+
+def request(i):
+    return Request("rationale", "t", "m", (("user", f"q{i}"),), "t", 0, 60, 0.5)
+def ask(ledger, first):
+    price = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=1.0)
+    door = ledger.door(Volleys(), run_id="r", price=price, model="m", caps=Caps(), tries=3)
+    return len(list(door.ask(request(i) for i in range(first, first + 8))))
+
+ledger, other, said = Ledger(sys.argv[1]), Ledger(sys.argv[1]), "x" * 400_000
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+try:
+    ask(ledger, 0)
+    sys.exit("the disk was not full")
+except PoolError:
+    pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+said = "short"
+if sys.argv[2] == "another pays":
+    assert ask(other, 100) == 8
+assert ask(ledger, 0) == 8
+assert ledger.check() == [], ledger.check()
+"""
+
+
+@pytest.mark.parametrize("meanwhile", ["nobody pays", "another pays"])
+def test_what_a_failed_commit_left_is_stored_later_unless_another_payer_came(tmp_path: Path, meanwhile: str) -> None:
+    command = [sys.executable, "-c", TWO, str(tmp_path / "calls.sqlite"), meanwhile]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"

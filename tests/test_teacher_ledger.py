@@ -11,8 +11,10 @@ import pytest
 from balkit.errors import CapReached, PoolDamaged, PriceUnknown, TeacherPaused, TeacherStopped
 from balkit.recipe import Caps, Limits, Price
 from balkit.teacher import Ledger, Pace, Progress, Reply, Request, Scripted
+from balkit.teacher.caps import worst_case
 from balkit.teacher.door import Door
 from balkit.teacher.offline import Offline
+from balkit.teacher.prices import price_of
 from balkit.teacher.protocol import Outcome, Teacher
 
 PRICE = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
@@ -367,6 +369,29 @@ def test_progress_goes_on_over_the_asks_of_one_door(ledger: Ledger) -> None:
     list(door.ask(many(2)))
     list(door.ask(many(5)))
     assert (seen[-1].done, seen[-1].cached, seen[-1].sent) == (7, 2, 5)
+
+
+@pytest.mark.parametrize("tokens", [-5, 10**20])
+def test_tokens_that_are_no_count_are_charged_as_reserved(ledger: Ledger, tokens: int) -> None:
+    class Odd:
+        def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
+            for one in requests:
+                yield Reply(one, "ok", text="t", input_tokens=tokens, output_tokens=5)
+
+    door = ledger.door(Odd(), run_id="r", price=PRICE, model="m", caps=Caps(), tries=1)
+    assert len(list(door.ask([ask_for("a"), ask_for("b")]))) == 2
+    most = worst_case(ask_for("a"), price_of("m", PRICE))
+    assert ledger.spent("r").cost_microusd == 2 * most.cost_microusd
+    assert ledger.check() == []
+
+
+def test_a_teacher_that_pulls_nothing_is_an_error_and_no_endless_loop(ledger: Ledger) -> None:
+    class Idle:
+        def ask(self, requests: Iterable[Request]) -> Iterator[Reply]:
+            return iter(())
+
+    with pytest.raises(TeacherStopped, match="Idle ended without pulling a request"):
+        list(ledger.door(Idle(), run_id="r", price=PRICE, model="m", caps=Caps(), tries=1).ask([ask_for("a")]))
 
 
 def test_a_text_with_a_lone_surrogate_is_stored(ledger: Ledger) -> None:

@@ -51,16 +51,14 @@ def export(
     targets = [name.strip() for name in to.split(",") if name.strip()]
     dev = validation_rows(opened, at=found.version)
     report = write(found, to=targets, out=out, validation=dev if dev.height else None, options=options)
+    if said := opened.said_of_refused(found.snapshot_id):
+        typer.echo(said, err=True)
     if as_json:
         json_out(dict(report.content))
         return
     typer.echo(", ".join(f"{rows} {part} rows" for part, rows in report.rows.items()) + f" for {', '.join(targets)}")
     for warning in report.warnings:
         typer.echo(warning)
-    refused = opened.refused_now(found.snapshot_id)
-    if refused.height:
-        why = "; ".join(sorted(set(refused["problem"])))
-        typer.echo(f"{refused.height} rows could not enter a snapshot now ({why}): `balkit run --new` leaves them out")
     typer.echo(f"{out}: see EXPORT_REPORT.json there")
 
 

@@ -79,31 +79,17 @@ def run(
     loaded = load(recipe)
     with progress(quiet=quiet) as notify:
         result = run_stages(Pool.open(pool), loaded, new=new, train=not no_train, notify=notify)
+    if result.stages[-1].rows < loaded.budget_rows:
+        lacking = loaded.budget_rows - result.stages[-1].rows
+        typer.echo(f"{lacking} of {loaded.budget_rows} rows could not be had; {result.refused}", err=True)
     if as_json:
         from balkit.stages import report_of
 
         json_out(report_of(result))
         return
     _show_stages(result)
-    if not result.stages[-1].rows:
-        typer.echo(f"no row came of it; {_why_short(result, pool)}", err=True)
-        raise typer.Exit(1)
-    if result.stages[-1].rows < loaded.budget_rows:
-        typer.echo(f"{loaded.budget_rows - result.stages[-1].rows} rows could not be had; {_why_short(result, pool)}")
     typer.echo(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
     typer.echo(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
-
-
-def _why_short(result: RunResult, pool: Path) -> str:
-    """The commonest reasons for which rows were refused."""
-    import polars as pl
-
-    from balkit.pool import Pool
-
-    refused = Pool.open(pool).decisions(run_id=result.run_id).filter(~pl.col("kept") & (pl.col("step") != "select"))
-    common = refused["reason"].value_counts(sort=True).head(3).iter_rows()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in common) or "nothing was refused, there was no more"
-    return f'refused: {reasons} (balkit sql {pool} "SELECT * FROM decisions WHERE NOT kept")'
 
 
 def _show_stages(result: RunResult) -> None:
@@ -247,8 +233,9 @@ def synthesize(
     found = written.decisions.filter("kept").select("example_id").unique()
     kept = written.examples.join(found, on="example_id", how="semi").sort("domain", "example_id")
     worked = written.rationales.filter("accepted").select("example_id", rationale="text")
-    shown = kept.select("example_id", "domain", "prompt", "reference").join(worked, on="example_id", how="left")
-    shown = shown.unique("example_id", keep="first", maintain_order=True)
+    worked = worked.unique("example_id", keep="first", maintain_order=True)
+    shown = kept.select("example_id", "domain", "prompt", "reference")
+    shown = shown.join(worked, on="example_id", how="left", maintain_order="left")
     refused = dict(written.decisions.filter(~pl.col("kept")).group_by("reason").len().sort("reason").iter_rows())
     if as_json:
         json_out({"kept": shown.to_dicts(), "refused": refused})

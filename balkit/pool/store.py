@@ -242,6 +242,13 @@ class Pool:
         """Rows of a snapshot that could not enter one any more; see `View.refused_now`."""
         return self._now.refused_now(snapshot_id)
 
+    def said_of_refused(self, snapshot_id: str) -> str:
+        """A sentence on `refused_now`; "" where there are none."""
+        refused = self.refused_now(snapshot_id)
+        why = "; ".join(sorted(set(refused["problem"])))
+        said = f"{refused.height} rows could not enter a snapshot now ({why}): `balkit run --new` leaves them out"
+        return said if why else ""
+
     def rationales(self) -> pl.DataFrame:
         """RATIONALES, accepted and rejected."""
         return self._now.rationales()

@@ -93,9 +93,9 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 def changed(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """A file that is not as the manifest says, or not in it; None where there is none."""
+    """A file that is not as the manifest says; None where there is none."""
     said, found = manifest.get("files", {}), file_digests(folder)
-    return next((name for name in sorted({*said, *found}) if said.get(name) != found.get(name)), None)
+    return next((name for name in sorted(said) if said[name] != found.get(name)), None)
 
 
 def weights_digest(folder: Path) -> str:

@@ -81,7 +81,7 @@ def load(folder: Path, *, whole: bool = False, quantize: str | None = None) -> L
     manifest = folders.read_manifest(folder)
     changed = folders.changed(folder, manifest)
     if changed:
-        raise StudentError(f"{folder / changed}: is not as it was written; delete the folder, and train it again")
+        raise StudentError(f"{folder / changed}: is not as it was written; delete the folder, and make it again")
     device = "cuda" if need("torch", extra="train").cuda.is_available() else "cpu"
     source: dict[str, Any] = (
         manifest["base"] if manifest["kind"] in ("pretrained", "adapter") else {"name": str(folder)}

@@ -226,9 +226,10 @@ class Batch:
         lines: dict[str, dict[str, Any]] = {}
         for file_id in (found.output_file_id, found.error_file_id):
             if file_id:
-                for line in _lines(self._client.files.content(file_id).read(), name=file_id):
+                for line in _lines(self._client.files.content(file_id).read()):
                     lines.setdefault(str(line.get("custom_id")), line)
-        self._refuse_short(batch, lines=len(lines), told=(counts.completed + counts.failed) if counts else 0)
+        told = (counts.completed or 0) + (counts.failed or 0) if counts else 0
+        self._refuse_short(batch, lines=len(lines), told=told)
         return [self._sure_reply(request, lines.get(key), batch=found) for key, request in batch.requests.items()]
 
     def _refuse_short(self, batch: OpenBatch, *, lines: int, told: int) -> None:
@@ -326,19 +327,9 @@ def _stop(said: str) -> NoReturn:
     raise TeacherStopped(f"{said}; name the key's variable in teacher.api_key_env")
 
 
-def _lines(content: bytes, *, name: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file; what is no object is left out, and its request then has no line.
-
-    Raises `ValueError` where the file breaks off inside its last line: it is to be fetched again.
-    """
-    *lines, last = content.decode("utf-8", "replace").split("\n")
-    if last.strip():
-        lines.append(last)
-        try:
-            json.loads(last)
-        except ValueError as error:
-            raise ValueError(f"file {name} breaks off in line {len(lines)}") from error
-    for line in lines:
+def _lines(content: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file; what is no object is left out, and its request then has no line."""
+    for line in content.decode("utf-8", "replace").split("\n"):
         try:
             value = json.loads(line)
         except ValueError:

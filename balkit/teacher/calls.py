@@ -31,6 +31,7 @@ from balkit.teacher.ledger_file import Row, connect, insert, sql, translated
 from balkit.teacher.lock import Lock
 from balkit.teacher.prices import Rate
 from balkit.teacher.protocol import Reply, Request, Teacher
+from balkit.teacher.reading import ABSURD
 from balkit.teacher.retry import Pace
 
 _NOTHING = Amount()
@@ -201,6 +202,7 @@ class Ledger:
 
     def settle(self, attempt: Attempt, reply: Reply) -> Settled:
         """Note the reply, and what it cost instead of the reservation. It may be read after the next `flush`."""
+        reply = _counted(reply)
         state, charged = _charged(attempt, reply)
         change = charged.minus(attempt.reserved)
         overrun = change.tokens > 0 or change.cost_microusd > 0
@@ -240,7 +242,8 @@ class Ledger:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._last_attempt = None
         self._chain.forget()
-        self._forget_if_changed()
+        if self._forget_if_changed():
+            self._noted = []  # another process has paid meanwhile, and settled what a failed commit had left here
         self.flush()
         self._close_open()
 
@@ -263,11 +266,12 @@ class Ledger:
         self._closed_to = last
         self.batches.load()
 
-    def _forget_if_changed(self) -> None:
-        version = self._read("PRAGMA data_version")[0][0]
-        if version != self._seen:
+    def _forget_if_changed(self) -> bool:
+        """Whether another connection has written since the last look; then the sums in memory say nothing."""
+        before, self._seen = self._seen, self._read("PRAGMA data_version")[0][0]
+        if self._seen != before:
             self._totals.clear()
-        self._seen = version
+        return self._seen != before
 
     def _charge(self, run_id: str, amount: Amount, *, request: Request) -> None:
         with self._mutex:
@@ -325,17 +329,23 @@ def _event(attempt: int, *, state: str, change: Amount, overrun: bool = False) -
     return "INTO events", (seq, attempt, state, *sums, int(overrun), time.time())
 
 
+def _counted(reply: Reply) -> Reply:
+    """With tokens of which one is no count, such as a negative one, taken as not reported."""
+    if all(0 <= tokens < ABSURD for tokens in (reply.input_tokens, reply.output_tokens)):
+        return reply
+    return replace(reply, input_tokens=0, output_tokens=0)
+
+
 def _charged(attempt: Attempt, reply: Reply) -> tuple[str, Amount]:
     """The state that a reply ends in, and what its attempt costs.
 
     A 429 and a refusal of the key release everything; another error received whole still counts as a call. A
-    success that reports no usage, or less than none, is charged as reserved.
+    success that reports no usage is charged as reserved.
     """
     if reply.outcome == "ok":
         tokens = reply.input_tokens + reply.output_tokens
-        if min(reply.input_tokens, reply.output_tokens) < 0 or tokens == 0:
-            return "succeeded", attempt.reserved
-        return "succeeded", Amount(1, tokens, attempt.rate.cost_microusd(reply.input_tokens, reply.output_tokens))
+        cost = attempt.rate.cost_microusd(reply.input_tokens, reply.output_tokens)
+        return "succeeded", Amount(1, tokens, cost) if tokens else attempt.reserved
     if reply.outcome == "unknown":
         return "unknown", attempt.reserved
     return "failed", Amount(calls=int(reply.outcome in ("transient", "permanent")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 #: A count of tokens from which on it is no count.
-_ABSURD = 2**40
+ABSURD = 2**40
 
 
 def text_of(content: Any) -> str:
@@ -24,10 +24,10 @@ def usage_of(usage: Any, *, text: str) -> tuple[int, int]:
     """
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     read, written, total = (_field(usage, name) for name in names)
-    if not all(isinstance(n, int) and 0 <= n < _ABSURD for n in (read, written, total)):
+    if not all(isinstance(n, int) and 0 <= n < ABSURD for n in (read, written, total)):
         return 0, 0
     written = max(written, total - read)
-    return (read, written) if written or not text else (0, 0)
+    return (read, written) if read and (written or not text) else (0, 0)
 
 
 def _field(usage: Any, name: str) -> Any:

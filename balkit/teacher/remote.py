@@ -39,8 +39,8 @@ class Remote:
     """Sends each request once, at most `concurrency` at a time, fewer after a 429, and within `rpm` and `tpm`.
 
     Needs `balkit[teacher]`. `ask` is synchronous over an event loop in a thread, so that it works where a loop runs
-    already. Every attempt ends by `timeout_s`. Raises `TeacherStopped` where the key's variable is not set.
-    A reply's `raw` is what LiteLLM made of the answer, as JSON, since it hands on no bytes.
+    already. Every attempt ends by `timeout_s`, at worst `grace_s` later. Raises `TeacherStopped` where the key's
+    variable is not set. A reply's `raw` is what LiteLLM made of the answer, as JSON, since it hands on no bytes.
     """
 
     def __init__(self, section: recipe.Teacher, *, grace_s: float = _GRACE_S) -> None:
@@ -102,8 +102,9 @@ class Remote:
         for future, (request, until) in list(pending.items()):
             if time.monotonic() < until:
                 break
+            if not future.cancel():  # it has just come; the next burst brings it
+                continue
             del pending[future]
-            future.cancel()
             error = f"no answer within {self._section.timeout_s:g} s, and the client does not let go of it"
             burst.append(Reply(request, "unknown", error=error))
         return burst
@@ -242,7 +243,8 @@ def _send_once(litellm: Any) -> None:
     that never came about are another class, and stay what they are.
     """
     litellm.disable_aiohttp_transport = False  # the other transport resends too
-    os.environ.pop("DISABLE_AIOHTTP_TRANSPORT", None)
+    if os.environ.pop("DISABLE_AIOHTTP_TRANSPORT", None):
+        log.warning("DISABLE_AIOHTTP_TRANSPORT is not heeded: that transport may send, and pay for, a request twice")
     transport: Any = need("litellm.llms.custom_httpx.aiohttp_transport", extra="teacher")
     transport.AIOHTTP_EXC_MAP[transport.aiohttp.ClientOSError] = transport.httpx.ReadError
 
