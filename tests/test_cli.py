@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -228,6 +229,20 @@ def test_every_shipped_recipe_is_valid() -> None:
 
     for file in recipes_folder().glob("*.yaml"):
         assert recipes.load(file).name
+
+
+def test_rows_come_from_stdin_and_a_dry_run_leaves_no_pool(
+    balkit: Balkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = b'{"question": "2 + 2?", "answer": "4"}\n'
+    columns = ("--prompt", "question", "--answer", "answer", "--domain-is", "sums")
+    for more, version in ((("--dry-run",), None), ((), 1)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line)))
+        code, out, _ = balkit("add", "new/pool", "-", *columns, *more)
+        assert (code, "1 new of 1 rows" in out) == (0, True)
+        assert (tmp_path / "new").exists() is (version is not None)
+    code, out, _ = balkit("coverage", "new/pool", "--json")
+    assert [(row["domain"], row["train"]) for row in json.loads(out)] == [("sums", 1)]
 
 
 def test_versions_are_tagged_and_domains_relabelled(balkit: Balkit, pool: str) -> None:

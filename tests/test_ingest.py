@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -330,3 +331,76 @@ def test_what_a_jsonl_file_says_is_what_the_pool_holds(tmp_path: Path, rows: lis
     expected = {(texts.canonical(row["q"] or ""), texts.canonical(row["a"] or "") or None) for row in rows}
     assert set(pool.examples().select("prompt", "reference").iter_rows()) == expected
     assert pool.check() == []
+
+
+@pytest.mark.parametrize(("suffix", "packing"), [("gz", "gzip"), ("zst", "zstd")])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "arrow"])
+def test_packed_files_are_read_as_the_others(pool: Pool, tmp_path: Path, kind: str, suffix: str, packing: str) -> None:
+    plain, frame = tmp_path / f"x.{kind}", pl.DataFrame({"q": ["one", "two"], "a": ["1", "2"], "subject": ["s", "t"]})
+    writers = {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}
+    writers.get(kind, frame.write_ipc)(plain)
+    packed = tmp_path / f"x.{kind}.{suffix}"
+    with pa.output_stream(str(packed), compression=packing) as out:
+        out.write(plain.read_bytes())
+    assert take(pool, packed).new == 2
+    assert stored(pool) == {"one": ("1", "s"), "two": ("2", "t")}
+    assert take(pool, plain).duplicate == 2
+    packed.write_bytes(packed.read_bytes()[:-9])
+    (said,) = problems(pool, packed)
+    assert said.startswith(f"{packed}: cannot be read: ")
+
+
+def test_a_path_leads_into_nested_fields_of_every_kind_of_file(pool: Pool, tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]
+    rows = [{"messages": chat, "meta": {"subject": "sums"}}]
+    file, table = jsonl(tmp_path / "x.jsonl", rows), tmp_path / "x.parquet"
+    pl.DataFrame(rows).write_parquet(table)
+    for source in (file, table, pl.DataFrame(rows)):
+        report = pool.add(source, prompt="messages.0.content", answer="messages.1.content", domain="meta.subject")
+        assert report.rows == 1
+    assert stored(pool) == {"What is 2 + 2?": ("4", "sums")}
+
+
+def test_a_path_that_leads_nowhere_is_a_missing_column(pool: Pool, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "x.jsonl", [{"m": {"q": "one"}, "d": "s"}, {"m": {}, "d": "s"}])
+    with pytest.raises(IngestError) as caught:
+        pool.add(file, prompt="m.question", answer=None, domain="d")
+    assert caught.value.problems == [f"{file}: no column 'm.question' (it has: m, d)"]
+    with pytest.raises(IngestError) as caught:
+        pool.add(file, prompt="m.q", answer=None, domain="d")
+    assert caught.value.problems == [f"{file} line 2: no key 'm.q' (it has: m, d)"]
+
+
+def test_a_key_with_a_dot_in_it_is_a_key(pool: Pool, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "x.jsonl", [{"m.q": "one", "m": {"q": "two"}, "d": "s"}])
+    pool.add(file, prompt="m.q", answer=None, domain="d")
+    assert stored(pool) == {"one": (None, "s")}
+
+
+def test_one_domain_for_all_rows_and_never_two_ways_to_say_it(pool: Pool, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "x.jsonl", [{"q": "one"}, {"q": "two"}])
+    pool.add(file, prompt="q", answer=None, domain_is="sums")
+    assert stored(pool) == {"one": (None, "sums"), "two": (None, "sums")}
+    for both in ({}, {"domain": "q", "domain_is": "sums"}):
+        with pytest.raises(IngestError, match="name one"):
+            pool.add(file, prompt="q", answer=None, **both)
+    with pytest.raises(IngestError, match=r"line 1: the domain \('domain_is'\) is empty"):
+        pool.add(file, prompt="q", answer=None, domain_is=" ")
+
+
+def test_a_name_with_a_star_stands_for_all_files_that_fit(pool: Pool, tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        jsonl(tmp_path / f"part-{name}.jsonl", [{"q": name, "a": "1", "subject": "s"}])
+    assert take(pool, tmp_path / "part-*.jsonl").new == 2
+    assert problems(pool, tmp_path / "none-*.jsonl") == [f"{tmp_path / 'none-*.jsonl'}: no such file"]
+    odd = jsonl(tmp_path / "odd[1].jsonl", [{"q": "odd", "a": "1", "subject": "s"}])
+    assert take(pool, odd).new == 1
+
+
+def test_a_dry_run_reports_what_would_be_and_stores_nothing(pool: Pool, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "x.jsonl", GOOD)
+    columns = {"prompt": "q", "answer": "a", "domain": "subject"}
+    would = pool.add(file, dry_run=True, **columns)
+    assert (would.version, would.new, pool.version, pool.examples().height) == (0, 2, 0, 0)
+    assert pool.add(file, **columns).new == 2
+    assert pool.add(file, dry_run=True, **columns).duplicate == 2

@@ -30,11 +30,18 @@ def register(app: typer.Typer) -> None:
 
 def add(
     pool: PoolPath,
-    files: Annotated[list[Path], typer.Argument(help="JSONL, CSV, TSV or Parquet files.", metavar="FILE...")],
-    prompt: Annotated[str, typer.Option(help="The column that holds the prompt.")],
-    domain: Annotated[str, typer.Option(help="The column that holds the domain.")],
-    answer: Annotated[str | None, typer.Option(help="The column that holds the reference answer.")] = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="JSONL, CSV, TSV, Parquet, Arrow, also .gz and .zst; - is JSONL on stdin.", metavar="FILE..."
+        ),
+    ],
+    prompt: Annotated[str, typer.Option(help="The column with the prompt, or a path: messages.0.content.")],
+    domain: Annotated[str | None, typer.Option(help="The column with the domain, or a path: meta.subject.")] = None,
+    domain_is: Annotated[str | None, typer.Option(help="The domain of all rows, instead.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The column with the reference answer, or a path.")] = None,
     split: Annotated[str, typer.Option(help="train, dev or eval.")] = "train",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Store nothing; say what would be.")] = False,
     message: Annotated[str | None, typer.Option("--message", "-m", help="What this version is.")] = None,
     as_json: bool = Json,
 ) -> None:
@@ -43,19 +50,28 @@ def add(
     Example: balkit add pools/math train.jsonl --prompt question --answer answer --domain subject
     """
     with _opened_or_made(pool) as opened:
-        report = opened.add(files, prompt=prompt, answer=answer, domain=domain, split=split, message=message)
+        report = opened.add(
+            files,
+            prompt=prompt,
+            answer=answer,
+            domain=domain,
+            domain_is=domain_is,
+            split=split,
+            message=message,
+            dry_run=dry_run,
+        )
     if as_json:
         json_out(asdict(report))
         return
-    typer.echo(f"version {report.version}: {report.new} new of {report.rows} rows, {report.duplicate} already there")
+    start = "nothing was stored" if dry_run else f"version {report.version}"
+    typer.echo(f"{start}: {report.new} new of {report.rows} rows, {report.duplicate} already there")
     if report.leaks:
         typer.echo(f"{report.leaks} prompts stand in both train and eval; runs leave them out of training")
 
 
 @contextmanager
 def _opened_or_made(path: Path) -> Iterator[Pool]:
-    """The pool of the folder; one made here goes again, with the folders made for it, if its first rows are refused."""
-    from balkit.errors import BalkitError
+    """The pool of the folder; one made here goes again, with the folders made for it, if it stays empty."""
     from balkit.pool import Pool
 
     if (path / "pool.duckdb").exists():
@@ -65,13 +81,12 @@ def _opened_or_made(path: Path) -> Iterator[Pool]:
     made = Pool.create(path)
     try:
         yield made
-    except BalkitError:
-        if made.version == 0:  # nobody else has added to it meanwhile
+    finally:
+        if made.version == 0:  # nothing was added, by nobody
             for name in ("HEAD", "pool.duckdb"):
                 (path / name).unlink()
             for folder in missing:
                 folder.rmdir()
-        raise
 
 
 def coverage(

@@ -1,4 +1,4 @@
-"""JSONL, CSV, TSV and Parquet files, and frames, as cells of text with the place of every row."""
+"""JSONL, CSV, TSV, Parquet and Arrow files, packed or not, and frames, as cells of text with the place of every row."""
 
 from __future__ import annotations
 
@@ -10,22 +10,34 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
+import pyarrow
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the source hold what; without `answer` no reference answer is known."""
+    """Which columns of the source hold what; without `answer` no reference answer is known.
+
+    A name that is no column is read as a path into one: `meta.subject`, `messages.0.content`. `domain_is` names the
+    domain of all rows, where no column does.
+    """
 
     prompt: str
     answer: str | None
-    domain: str
+    domain: str | None
+    domain_is: str | None = None
 
     def names(self) -> list[str]:
         """The columns that are read."""
         return list(dict.fromkeys(name for name in (self.prompt, self.answer, self.domain) if name is not None))
+
+    def row(self, number: int, cells: Mapping[str, str | None]) -> Row:
+        """A row of `Table.cells`."""
+        answer = cells[self.answer] if self.answer else None
+        return number, cells[self.prompt], answer, cells[self.domain] if self.domain else self.domain_is
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,10 @@ class Table:
         return f"{self.name} {self.unit} {number}"
 
 
-Rows = list[tuple[int, str | None, str | None, str | None]]
+Row = tuple[int, str | None, str | None, str | None]
+Rows = list[Row]
+
+STDIN = "-"
 
 _SCHEMA = {"number": pl.Int64, "prompt": pl.String, "reference": pl.String, "domain": pl.String}
 
@@ -55,28 +70,41 @@ def read(source: object, *, columns: Columns, name: str = "frame") -> Table:
         return _frame(source, columns, name=name)
     if not isinstance(source, str | Path):
         return _broken(name, columns, f"{name}: is a {type(source).__name__}, not a path or a polars frame")
+    if str(source) == STDIN:
+        return _jsonl("stdin", sys.stdin.buffer.read(), columns)
     path = Path(source)
-    suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        return _broken(str(path), columns, f"{path}: {suffix or 'no suffix'} is not one of {', '.join(_READERS)}")
+    *inner, suffix = ("", *(part.lower() for part in path.suffixes))
+    packing = _PACKINGS.get(suffix)
+    kind = inner[-1] if packing and inner else suffix
+    if kind not in _TEXTS and kind not in _FRAMES:
+        known = (
+            f"{', '.join([*_TEXTS, *_FRAMES])}; the last two letters may say how it is packed: {', '.join(_PACKINGS)}"
+        )
+        return _broken(str(path), columns, f"{path}: {kind or 'no suffix'} is not one of {known}")
     if path.is_dir():
         return _broken(str(path), columns, f"{path}: is a folder; name its files")
     try:
-        return _READERS[suffix](path, columns)
+        if kind in _FRAMES and packing is None:
+            return _FRAMES[kind](str(path), path, columns)
+        with pyarrow.input_stream(str(path), compression=packing) as stream:
+            content = stream.read()
+        if kind in _FRAMES:
+            return _FRAMES[kind](str(path), io.BytesIO(content), columns)
+        return _TEXTS[kind](str(path), content, columns)
     except FileNotFoundError:
         return _broken(str(path), columns, f"{path}: no such file")
     except OSError as error:
         return _broken(str(path), columns, f"{path}: cannot be read: {error.strerror or error}")
 
 
-def _jsonl(path: Path, columns: Columns) -> Table:
-    text = _decoded(path)
+def _jsonl(path: str, content: bytes, columns: Columns) -> Table:
+    text = _decoded(path, content)
     if isinstance(text, _Problem):
-        return _broken(str(path), columns, text)
+        return _broken(path, columns, text)
     bodies: list[tuple[int, dict[str, object]]] = []
     problems: list[str] = []
     if text.lstrip().startswith("["):
-        return _broken(str(path), columns, f"{path}: is a JSON array; write one object a line")
+        return _broken(path, columns, f"{path}: is a JSON array; write one object a line")
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -85,41 +113,50 @@ def _jsonl(path: Path, columns: Columns) -> Table:
             problems.append(f"{path} line {number}: {body}")
         else:
             bodies.append((number, body))
-    seen = list(dict.fromkeys(key for _, body in bodies for key in body))
-    absent = _absent(str(path), columns, seen) if bodies else []
+    seen = dict.fromkeys(key for _, body in bodies for key in body)
+    seen |= {name: None for name in columns.names() if any(_at(body, name) is not _NOWHERE for _, body in bodies)}
+    absent = _absent(path, columns, list(seen)) if bodies else []
     rows: Rows = []
     for number, body in bodies if not absent else []:
-        lacking = [name for name in columns.names() if name not in body]
-        cells = {name: _text(body[name]) for name in columns.names() if name in body}
+        values = {name: _at(body, name) for name in columns.names()}
+        lacking = [name for name, value in values.items() if value is _NOWHERE]
+        cells = {name: _text(value) for name, value in values.items() if value is not _NOWHERE}
         wrong = [f"{name!r} {cell}" for name, cell in cells.items() if isinstance(cell, _Problem)]
         if lacking:
             wrong.append(f"no key {', '.join(map(repr, lacking))} (it has: {', '.join(body) or 'none'})")
         if wrong:
             problems += [f"{path} line {number}: {what}" for what in wrong]
         else:
-            rows.append(
-                (
-                    number,
-                    cells[columns.prompt],
-                    cells[columns.answer] if columns.answer else None,
-                    cells[columns.domain],
-                )
-            )
-    return _table(str(path), "line", columns, rows, [*absent, *problems], empty=not bodies)
+            rows.append(columns.row(number, cells))
+    return _table(path, "line", columns, rows, [*absent, *problems], empty=not bodies)
 
 
-def _csv(path: Path, columns: Columns) -> Table:
-    text = _decoded(path)
+def _at(body: object, name: str) -> object:
+    """The value of a key, or at the end of a path of keys and places; `_NOWHERE` where there is none."""
+    if isinstance(body, dict) and name in body:
+        return body[name]
+    for part in name.split("."):
+        if isinstance(body, dict) and part in body:
+            body = body[part]
+        elif isinstance(body, list) and part.isascii() and part.isdigit() and int(part) < len(body):
+            body = body[int(part)]
+        else:
+            return _NOWHERE
+    return body
+
+
+def _csv(path: str, body: bytes, columns: Columns, *, delimiter: str = ",") -> Table:
+    text = _decoded(path, body)
     if isinstance(text, _Problem):
-        return _broken(str(path), columns, text)
+        return _broken(path, columns, text)
     old = csv.field_size_limit(sys.maxsize)  # a prompt may be longer than the 128 KiB that csv allows
     try:
-        return _records(path, columns, text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        return _records(path, columns, text, delimiter=delimiter)
     finally:
         csv.field_size_limit(old)
 
 
-def _records(path: Path, columns: Columns, text: str, *, delimiter: str) -> Table:
+def _records(path: str, columns: Columns, text: str, *, delimiter: str) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: Rows = []
     problems: list[str] = []
@@ -133,44 +170,71 @@ def _records(path: Path, columns: Columns, text: str, *, delimiter: str) -> Tabl
                 continue
             if header is None:
                 header = [name.strip() for name in record]
-                absent = _absent(str(path), columns, header)
+                absent = _absent(path, columns, header)
                 absent += [
                     f"{path}: column {name!r} stands {header.count(name)} times"
                     for name in columns.names()
                     if header.count(name) > 1
                 ]
                 if absent:
-                    return _table(str(path), "line", columns, [], absent)
+                    return _table(path, "line", columns, [], absent)
                 at = {name: header.index(name) for name in columns.names()}
             elif len(record) != len(header):
                 problems.append(f"{path} line {number}: {len(record)} fields, the header has {len(header)}")
             else:
-                answer = record[at[columns.answer]] if columns.answer else None
-                rows.append((number, record[at[columns.prompt]], answer, record[at[columns.domain]]))
+                rows.append(columns.row(number, {name: record[place] for name, place in at.items()}))
     except csv.Error as error:
         problems.append(f"{path} line {begins}: {error}")
-    return _table(str(path), "line", columns, rows, problems, empty=not rows and not problems)
+    return _table(path, "line", columns, rows, problems, empty=not rows and not problems)
 
 
-def _parquet(path: Path, columns: Columns) -> Table:
+def _parquet(name: str, source: Path | io.BytesIO, columns: Columns) -> Table:
     try:
-        schema = pl.read_parquet_schema(path)
-        absent = _absent(str(path), columns, list(schema))
-        if absent:
-            return _table(str(path), "row", columns, [], absent)
-        frame = pl.read_parquet(path, columns=columns.names())
+        schema = pl.read_parquet_schema(source)
+        wanted = {column if column in schema else column.partition(".")[0] for column in columns.names()}
+        frame = pl.read_parquet(source, columns=[column for column in schema if column in wanted])
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        return _broken(str(path), columns, f"{path}: not a Parquet file: {str(error).splitlines()[0]}")
-    return _frame(frame, columns, name=str(path))
+        return _broken(name, columns, f"{name}: not a Parquet file: {str(error).splitlines()[0]}")
+    return _frame(frame, columns, name=name, seen=list(schema))
 
 
-def _frame(frame: pl.DataFrame, columns: Columns, *, name: str) -> Table:
-    problems = _absent(name, columns, frame.columns)
+def _arrow(name: str, source: Path | io.BytesIO, columns: Columns) -> Table:
+    try:
+        frame = pl.read_ipc(source)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        return _broken(name, columns, f"{name}: not an Arrow file: {str(error).splitlines()[0]}")
+    return _frame(frame, columns, name=name)
+
+
+def _series(frame: pl.DataFrame, name: str) -> pl.Series | None:
+    """A column, or what a path into one leads to; None where there is none."""
+    if name in frame.columns:
+        return frame[name]
+    root, *parts = name.split(".")
+    found = frame[root] if root in frame.columns else None
+    for part in parts:
+        if found is None:
+            break
+        if isinstance(found.dtype, pl.Struct) and part in {field.name for field in found.dtype.fields}:
+            found = found.struct.field(part)
+        elif isinstance(found.dtype, pl.List) and part.isascii() and part.isdigit():
+            found = found.list.get(int(part), null_on_oob=True)
+        else:
+            found = None
+    return found
+
+
+def _frame(frame: pl.DataFrame, columns: Columns, *, name: str, seen: Sequence[str] | None = None) -> Table:
+    """`seen` are the columns of the source, where the frame holds some of them only."""
+    series_of = {column: _series(frame, column) for column in columns.names()}
+    paths = [column for column, series in series_of.items() if series is not None]
+    problems = _absent(name, columns, list(dict.fromkeys([*(seen or frame.columns), *paths])))
     if problems:
         return _table(name, "row", columns, [], problems)
     cells = {}
-    for column in columns.names():
-        series, dtype = frame[column], frame[column].dtype
+    for column, series in series_of.items():
+        assert series is not None
+        dtype = series.dtype
         if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
             problems.append(f"{name}: column {column!r} is {dtype}, not text, numbers or true/false")
             continue
@@ -182,18 +246,28 @@ def _frame(frame: pl.DataFrame, columns: Columns, *, name: str) -> Table:
         return _table(name, "row", columns, [], problems)
     answer = cells[columns.answer] if columns.answer else pl.Series([None] * frame.height, dtype=pl.String)
     numbers = pl.int_range(frame.height, dtype=pl.Int64, eager=True)
-    parts = dict(zip(_SCHEMA, (numbers, cells[columns.prompt], answer, cells[columns.domain]), strict=True))
+    same = pl.Series([columns.domain_is] * frame.height, dtype=pl.String)
+    domain = cells[columns.domain] if columns.domain else same
+    parts = dict(zip(_SCHEMA, (numbers, cells[columns.prompt], answer, domain), strict=True))
     problems = [] if frame.height else [f"{name}: holds no rows"]
     return Table(name, "row", columns, pl.DataFrame(parts), problems)
 
 
-_READERS: Mapping[str, Callable[[Path, Columns], Table]] = {
+#: What a path that leads nowhere gives; a null that is written is something else.
+_NOWHERE = object()
+
+_PACKINGS = {".gz": "gzip", ".zst": "zstd"}
+_TEXTS: Mapping[str, Callable[[str, bytes, Columns], Table]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _jsonl,
     ".csv": _csv,
-    ".tsv": _csv,
+    ".tsv": partial(_csv, delimiter="\t"),
+}
+_FRAMES: Mapping[str, Callable[[str, Path | io.BytesIO, Columns], Table]] = {
     ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
 }
 
 
@@ -214,8 +288,7 @@ def _broken(name: str, columns: Columns, problem: str) -> Table:
     return Table(name, "line", columns, pl.DataFrame(schema=_SCHEMA), [str(problem)], broken=True)
 
 
-def _decoded(path: Path) -> str | _Problem:
-    body = path.read_bytes()
+def _decoded(path: str, body: bytes) -> str | _Problem:
     if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return _Problem(f"{path}: is UTF-16; save it as UTF-8")
     try:

@@ -59,13 +59,17 @@ def prepare(source: Source | Sequence[Source], *, columns: Columns, split: str, 
     problems = []
     if split not in commits.SPLITS:
         problems.append(f"split {split!r} is not one of {', '.join(commits.SPLITS)}")
+    if (columns.domain is None) == (columns.domain_is is None):
+        problems.append("the domain comes from a column (domain) or is the same for all rows (domain_is): name one")
     if origin not in commits.ORIGINS:
         problems.append(f"origin {origin!r} is not one of {', '.join(commits.ORIGINS)}")
-    sources = [source] if isinstance(source, str | Path | pl.DataFrame) else list(source)
+    sources: list[Source] = [source] if isinstance(source, str | Path | pl.DataFrame) else list(source)
     if not sources:
         problems.append("no file was given")
+    if problems:
+        raise refused(problems)
     parts = []
-    for number, item in enumerate(sources):
+    for number, item in enumerate(part for one in sources for part in _named(one)):
         table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
         problems += table.problems
         if not table.broken:
@@ -77,6 +81,14 @@ def prepare(source: Source | Sequence[Source], *, columns: Columns, split: str, 
     if problems:
         raise refused(problems)
     return Batch(pl.concat(parts), origin, split)
+
+
+def _named(source: Source) -> list[Source]:
+    """The files that a name with `*`, `?` or `[...]` stands for, sorted; any other source alone."""
+    if isinstance(source, pl.DataFrame) or not set("*?[") & set(str(source)) or Path(source).exists():
+        return [source]
+    path = Path(source)
+    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or [source]
 
 
 def refused(problems: Sequence[str]) -> IngestError:
@@ -127,6 +139,7 @@ def leaks_of(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> i
 def _examples(table: Table) -> tuple[pl.DataFrame, list[str]]:
     """One source's examples, and the problems of its rows; problem rows are left out."""
     problems, kept = [], []
+    named = table.columns.domain or "domain_is"
     for number, prompt, reference, domain in table.cells.iter_rows():
         place = table.place(number)
         prompt, domain = texts.canonical(prompt or ""), texts.canonical(domain or "")
@@ -134,11 +147,9 @@ def _examples(table: Table) -> tuple[pl.DataFrame, list[str]]:
         if not prompt:
             problems.append(f"{place}: the prompt ({table.columns.prompt!r}) is empty")
         if not domain:
-            problems.append(f"{place}: the domain ({table.columns.domain!r}) is empty")
+            problems.append(f"{place}: the domain ({named!r}) is empty")
         elif any(unicodedata.category(c) in _NOT_IN_A_NAME for c in domain):
-            problems.append(
-                f"{place}: the domain ({table.columns.domain!r}) has a line end or a control character: {domain!r}"
-            )
+            problems.append(f"{place}: the domain ({named!r}) has a line end or a control character: {domain!r}")
         if prompt and domain:
             kept.append((texts.example_id(prompt, reference), prompt, reference, domain, place))
     schema = dict.fromkeys(("example_id", "prompt", "reference", "domain", "place"), pl.String)

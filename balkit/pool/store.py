@@ -111,23 +111,29 @@ class Pool:
         *,
         prompt: str,
         answer: str | None,
-        domain: str,
+        domain: str | None = None,
+        domain_is: str | None = None,
         split: str = "train",
         origin: str = "source",
         message: str | None = None,
+        dry_run: bool = False,
     ) -> ingest.AddReport:
-        """Add examples from JSONL, CSV, TSV or Parquet files, or polars frames; all of them or none.
+        """Add examples from files or polars frames; all of them or none.
 
-        `prompt`, `answer` and `domain` name columns; a blank answer is an unknown one. Adding the same again changes
-        nothing. Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
+        Files: JSONL, CSV, TSV, Parquet, Arrow, also packed (.gz, .zst); a name with `*` stands for all that fit, `-`
+        for JSONL on stdin. `prompt`, `answer` and `domain` name columns, or paths into them (`meta.subject`,
+        `messages.0.content`); `domain_is` is the domain of all rows instead. A blank answer is an unknown one. Adding
+        the same again changes nothing. `dry_run` stores nothing and reports what would be.
+        Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
         """
-        batch = ingest.prepare(source, columns=Columns(prompt, answer, domain), split=split, origin=origin)
-        with self._writing() as con:
+        columns = Columns(prompt, answer, domain, domain_is)
+        batch = ingest.prepare(source, columns=columns, split=split, origin=origin)
+        with self._reading() if dry_run else self._writing() as con:
             before = database.tip(con).version
             rows = ingest.against_pool(con, batch, version=before)
             new = rows["examples"]
             message = message or f"add {new.height} {split} examples"
-            version = tables.append(con, rows=rows, message=message) if new.height else before
+            version = tables.append(con, rows=rows, message=message) if new.height and not dry_run else before
             leaks = ingest.leaks_of(con, batch, version=version)
         return ingest.AddReport(
             version=version,
