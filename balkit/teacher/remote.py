@@ -172,6 +172,8 @@ class Remote:
         outcome, text = outcome_of(error), self._keys.said(error)
         if outcome == "stop":
             text = f"{text} ({self._advice(type(error).__name__)})"
+        elif self._section.base_url:
+            text = f"{text} (at {self._section.base_url})"
         return Reply(request, outcome, error=text, retry_after_s=retry_after_s(error))
 
     def _advice(self, kind: str) -> str:

@@ -153,7 +153,7 @@ shares AS (
     FROM counts
 )
 SELECT split, count(*) AS domains, sum(n)::BIGINT AS rows, max(n) AS largest, min(n) AS smallest,
-    max(n) / min(n) AS imbalance_ratio, sum((2 * i - l - 1) * p) / any_value(l) AS gini,
+    max(n) / min(n) AS imbalance_ratio, greatest(0, sum((2 * i - l - 1) * p) / any_value(l)) AS gini,
     -sum(p * ln(p)) AS entropy, exp(-sum(p * ln(p))) AS effective_domains
 FROM shares
 GROUP BY split
