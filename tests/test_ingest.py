@@ -404,3 +404,38 @@ def test_a_dry_run_reports_what_would_be_and_stores_nothing(pool: Pool, tmp_path
     assert (would.version, would.new, pool.version, pool.examples().height) == (0, 2, 0, 0)
     assert pool.add(file, **columns).new == 2
     assert pool.add(file, dry_run=True, **columns).duplicate == 2
+
+
+def test_bad_rows_can_be_left_out_and_each_is_named(pool: Pool, tmp_path: Path) -> None:
+    add(pool, "stored", domain="other")
+    file, bad = tmp_path / "x.jsonl", tmp_path / "bad.txt"
+    rows = [
+        {"q": "one", "a": "1", "subject": "s"},
+        {"q": "", "a": "1", "subject": "s"},
+        {"q": "two", "a": "2"},
+        {"q": "one", "a": "1", "subject": "t"},
+        {"q": "stored", "a": "4", "subject": "s"},
+        {"q": "three", "a": "3", "subject": "line\nend"},
+        {"q": "four", "a": "4", "subject": "s"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    report = pool.add(file, prompt="q", answer="a", domain="subject", skip_bad=bad)
+    assert (report.new, report.duplicate, report.skipped) == (2, 0, 6)
+    assert stored(pool) == {"stored": ("4", "other"), "one": ("1", "s"), "four": ("4", "s")}
+    assert sorted(line.split(": ")[0].removeprefix(str(file)) for line in bad.read_text().splitlines()) == [
+        f" line {number}" for number in (2, 3, 4, 5, 6, 8)
+    ]
+    assert pool.check() == []
+
+
+def test_bad_cells_of_a_frame_can_be_left_out(pool: Pool, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"q": ["one", "two"], "a": [1.5, float("nan")], "subject": ["s", "s"]})
+    report = pool.add(frame, prompt="q", answer="a", domain="subject", skip_bad=tmp_path / "bad.txt")
+    assert (report.new, report.skipped, stored(pool)) == (1, 1, {"one": ("1.5", "s")})
+
+
+def test_a_file_without_a_column_is_an_error_however_much_may_be_left_out(pool: Pool, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "x.jsonl", [{"q": "one", "a": "1"}])
+    with pytest.raises(IngestError, match="no column 'subject'"):
+        pool.add(file, prompt="q", answer="a", domain="subject", skip_bad=tmp_path / "bad.txt")
+    assert not (tmp_path / "bad.txt").exists()

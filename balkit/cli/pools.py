@@ -41,6 +41,9 @@ def add(
     domain_is: Annotated[str | None, typer.Option(help="The domain of all rows, instead.")] = None,
     answer: Annotated[str | None, typer.Option(help="The column with the reference answer, or a path.")] = None,
     split: Annotated[str, typer.Option(help="train, dev or eval.")] = "train",
+    skip_bad: Annotated[
+        Path | None, typer.Option(help="Leave out rows that cannot be added; this file says which and why.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Store nothing; say what would be.")] = False,
     message: Annotated[str | None, typer.Option("--message", "-m", help="What this version is.")] = None,
     as_json: bool = Json,
@@ -59,12 +62,15 @@ def add(
             split=split,
             message=message,
             dry_run=dry_run,
+            skip_bad=skip_bad,
         )
     if as_json:
         json_out(asdict(report))
         return
     start = "nothing was stored" if dry_run else f"version {report.version}"
     typer.echo(f"{start}: {report.new} new of {report.rows} rows, {report.duplicate} already there")
+    if report.skipped:
+        typer.echo(f"{report.skipped} problems in rows that were left out; {skip_bad} names them")
     if report.leaks:
         typer.echo(f"{report.leaks} prompts stand in both train and eval; runs leave them out of training")
 

@@ -56,6 +56,10 @@ class Table:
         return f"{self.name} {self.unit} {number}"
 
 
+class RowProblem(str):
+    """What is wrong with one row, which is left out; the other rows of its source stand without it."""
+
+
 Row = tuple[int, str | None, str | None, str | None]
 Rows = list[Row]
 
@@ -110,7 +114,7 @@ def _jsonl(path: str, content: bytes, columns: Columns) -> Table:
             continue
         body = _object(line)
         if isinstance(body, _Problem):
-            problems.append(f"{path} line {number}: {body}")
+            problems.append(RowProblem(f"{path} line {number}: {body}"))
         else:
             bodies.append((number, body))
     seen = dict.fromkeys(key for _, body in bodies for key in body)
@@ -125,7 +129,7 @@ def _jsonl(path: str, content: bytes, columns: Columns) -> Table:
         if lacking:
             wrong.append(f"no key {', '.join(map(repr, lacking))} (it has: {', '.join(body) or 'none'})")
         if wrong:
-            problems += [f"{path} line {number}: {what}" for what in wrong]
+            problems += [RowProblem(f"{path} line {number}: {what}") for what in wrong]
         else:
             rows.append(columns.row(number, cells))
     return _table(path, "line", columns, rows, [*absent, *problems], empty=not bodies)
@@ -180,7 +184,8 @@ def _records(path: str, columns: Columns, text: str, *, delimiter: str) -> Table
                     return _table(path, "line", columns, [], absent)
                 at = {name: header.index(name) for name in columns.names()}
             elif len(record) != len(header):
-                problems.append(f"{path} line {number}: {len(record)} fields, the header has {len(header)}")
+                said = f"{path} line {number}: {len(record)} fields, the header has {len(header)}"
+                problems.append(RowProblem(said))
             else:
                 rows.append(columns.row(number, {name: record[place] for name, place in at.items()}))
     except csv.Error as error:
@@ -231,7 +236,7 @@ def _frame(frame: pl.DataFrame, columns: Columns, *, name: str, seen: Sequence[s
     problems = _absent(name, columns, list(dict.fromkeys([*(seen or frame.columns), *paths])))
     if problems:
         return _table(name, "row", columns, [], problems)
-    cells = {}
+    cells, whole = {}, pl.repeat(True, frame.height, dtype=pl.Boolean, eager=True)
     for column, series in series_of.items():
         assert series is not None
         dtype = series.dtype
@@ -239,18 +244,20 @@ def _frame(frame: pl.DataFrame, columns: Columns, *, name: str, seen: Sequence[s
             problems.append(f"{name}: column {column!r} is {dtype}, not text, numbers or true/false")
             continue
         if dtype.is_float():
-            odd = (~series.is_finite()).fill_null(False).arg_true().to_list()
-            problems += [f"{name} row {row}: {column!r} {_not_finite(series[row])}" for row in odd]
+            odd = (~series.is_finite()).fill_null(False)
+            whole &= ~odd
+            rows = odd.arg_true().to_list()
+            problems += [RowProblem(f"{name} row {row}: {column!r} {_not_finite(series[row])}") for row in rows]
         cells[column] = series.cast(pl.String)
-    if problems:
+    if any(not isinstance(problem, RowProblem) for problem in problems):
         return _table(name, "row", columns, [], problems)
     answer = cells[columns.answer] if columns.answer else pl.Series([None] * frame.height, dtype=pl.String)
     numbers = pl.int_range(frame.height, dtype=pl.Int64, eager=True)
     same = pl.Series([columns.domain_is] * frame.height, dtype=pl.String)
     domain = cells[columns.domain] if columns.domain else same
     parts = dict(zip(_SCHEMA, (numbers, cells[columns.prompt], answer, domain), strict=True))
-    problems = [] if frame.height else [f"{name}: holds no rows"]
-    return Table(name, "row", columns, pl.DataFrame(parts), problems)
+    problems += [] if frame.height else [f"{name}: holds no rows"]
+    return Table(name, "row", columns, pl.DataFrame(parts).filter(whole), problems)
 
 
 #: What a path that leads nowhere gives; a null that is written is something else.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import polars as pl
 from balkit import texts
 from balkit.errors import IngestError
 from balkit.pool import commits, database
-from balkit.pool.files import Columns, Table, read
+from balkit.pool.files import Columns, RowProblem, Table, read
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +28,7 @@ _NOT_IN_A_NAME = ("Cc", "Zl", "Zp")  # Unicode's categories of control character
 
 @dataclass(frozen=True)
 class AddReport:
-    """What an addition did. rows = new + duplicate.
+    """What an addition did. rows = new + duplicate; `skipped` rows are not among them.
 
     `version` is the pool's version afterwards, the old one when nothing was new. `duplicate` rows stand in the pool,
     in use or retired, or earlier in the same files, with the same labels. `leaks` are the train examples whose
@@ -43,19 +43,29 @@ class AddReport:
     leaks: int
     without_answer: int
     domains: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as read, duplicates included, and where each stood (`place`)."""
+    """Examples as read, duplicates included, and where each stood (`place`).
+
+    `bad` says of every row that cannot be added why; None where such a row is an error instead.
+    """
 
     examples: pl.DataFrame
     origin: str
     split: str
+    bad: list[str] | None = None
 
 
-def prepare(source: Source | Sequence[Source], *, columns: Columns, split: str, origin: str) -> Batch:
-    """The examples of all sources. Raises `IngestError` with every problem of every source."""
+def prepare(
+    source: Source | Sequence[Source], *, columns: Columns, split: str, origin: str, skip_bad: bool = False
+) -> Batch:
+    """The examples of all sources. Raises `IngestError` with every problem of every source.
+
+    With `skip_bad` the problems of single rows are no errors; a file that cannot be read still is.
+    """
     problems = []
     if split not in commits.SPLITS:
         problems.append(f"split {split!r} is not one of {', '.join(commits.SPLITS)}")
@@ -68,7 +78,7 @@ def prepare(source: Source | Sequence[Source], *, columns: Columns, split: str, 
         problems.append("no file was given")
     if problems:
         raise refused(problems)
-    parts = []
+    parts: list[pl.DataFrame] = []
     for number, item in enumerate(part for one in sources for part in _named(one)):
         table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
         problems += table.problems
@@ -76,11 +86,16 @@ def prepare(source: Source | Sequence[Source], *, columns: Columns, split: str, 
             part, found = _examples(table)
             parts.append(part)
             problems += found
-    if parts:
-        problems += _contradictions(pl.concat(parts))
-    if problems:
+    if not parts:
         raise refused(problems)
-    return Batch(pl.concat(parts), origin, split)
+    examples = pl.concat(parts)
+    torn = _contradictions(examples)
+    problems += map(RowProblem, torn["problem"])
+    bad: list[str] = [problem for problem in problems if isinstance(problem, RowProblem)]
+    if problems if not skip_bad else len(bad) < len(problems):
+        raise refused(problems)
+    examples = examples.join(torn, on="place", how="anti", maintain_order="left")
+    return Batch(examples, origin, split, bad if skip_bad else None)
 
 
 def _named(source: Source) -> list[Source]:
@@ -96,36 +111,48 @@ def refused(problems: Sequence[str]) -> IngestError:
     return IngestError(f"nothing was added: {len(problems)} problem{'s' * (len(problems) != 1)}", problems)
 
 
-def against_pool(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> dict[str, pl.DataFrame]:
-    """The rows per table that the batch adds to the pool at `version`.
+def agreeing(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> Batch:
+    """The batch without the examples that the pool has with another domain or split at `version`.
 
-    Raises `IngestError` for examples that the pool has with another domain or split.
+    Raises `IngestError` for these, unless the batch leaves bad rows out.
     """
     once = batch.examples.unique("example_id", keep="first", maintain_order=True)
-    con.register("incoming", once.select("example_id"))
-    stored = database.ask(con, "stored_labels", version=version)
-    con.unregister("incoming")
-    both = once.join(stored, on="example_id", suffix="_stored", maintain_order="left")
-    problems = []
-    for row in both.iter_rows(named=True):
-        if row["domain"] != row["domain_stored"]:
-            problems.append(
-                f"{row['place']}: this prompt and answer are in the pool with domain {row['domain_stored']!r}, "
-                f"here it is {row['domain']!r}; Pool.relabel changes a label"
-            )
-        if row["split"] != batch.split:
-            problems.append(
-                f"{row['place']}: this prompt and answer are in the pool with split {row['split']!r}, "
-                f"here it is {batch.split!r}; Pool.relabel changes a label"
-            )
-    if problems:
+    both = once.join(_stored(con, once, version=version), on="example_id", suffix="_stored", maintain_order="left")
+    torn = both.filter((pl.col("domain") != pl.col("domain_stored")) | (pl.col("split") != batch.split))
+    problems = [
+        f"{row['place']}: this prompt and answer are in the pool with {name} {stored!r}, here it is {here!r}; "
+        "`balkit relabel` and Pool.relabel change a label"
+        for row in torn.iter_rows(named=True)
+        for name, stored, here in (
+            ("domain", row["domain_stored"], row["domain"]),
+            ("split", row["split"], batch.split),
+        )
+        if stored != here
+    ]
+    if problems and batch.bad is None:
         raise refused(problems)
+    examples = batch.examples.join(torn, on="example_id", how="anti", maintain_order="left")
+    return replace(batch, examples=examples, bad=None if batch.bad is None else [*batch.bad, *problems])
+
+
+def against_pool(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> dict[str, pl.DataFrame]:
+    """The rows per table that an agreeing batch adds to the pool at `version`."""
+    once = batch.examples.unique("example_id", keep="first", maintain_order=True)
+    stored = _stored(con, once, version=version)
     new = once.join(stored, on="example_id", how="anti", maintain_order="left")
     labels = new.select(
         "example_id", "domain", split=pl.lit(batch.split, pl.String), origin=pl.lit(batch.origin, pl.String)
     )
     parents = pl.lit([], dtype=pl.List(pl.String))
     return {"examples": new.with_columns(parents=parents), "labels": labels}
+
+
+def _stored(con: duckdb.DuckDBPyConnection, examples: pl.DataFrame, *, version: int) -> pl.DataFrame:
+    """The labels of those examples that the pool has."""
+    con.register("incoming", examples.select("example_id"))
+    stored = database.ask(con, "stored_labels", version=version)
+    con.unregister("incoming")
+    return stored
 
 
 def leaks_of(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> int:
@@ -138,33 +165,36 @@ def leaks_of(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> i
 
 def _examples(table: Table) -> tuple[pl.DataFrame, list[str]]:
     """One source's examples, and the problems of its rows; problem rows are left out."""
-    problems, kept = [], []
+    problems, kept = list[str](), []
     named = table.columns.domain or "domain_is"
     for number, prompt, reference, domain in table.cells.iter_rows():
         place = table.place(number)
         prompt, domain = texts.canonical(prompt or ""), texts.canonical(domain or "")
         reference = texts.canonical(reference or "") or None
         if not prompt:
-            problems.append(f"{place}: the prompt ({table.columns.prompt!r}) is empty")
+            problems.append(RowProblem(f"{place}: the prompt ({table.columns.prompt!r}) is empty"))
         if not domain:
-            problems.append(f"{place}: the domain ({named!r}) is empty")
+            problems.append(RowProblem(f"{place}: the domain ({named!r}) is empty"))
         elif any(unicodedata.category(c) in _NOT_IN_A_NAME for c in domain):
-            problems.append(f"{place}: the domain ({named!r}) has a line end or a control character: {domain!r}")
+            said = f"{place}: the domain ({named!r}) has a line end or a control character: {domain!r}"
+            problems.append(RowProblem(said))
+            continue
         if prompt and domain:
             kept.append((texts.example_id(prompt, reference), prompt, reference, domain, place))
     schema = dict.fromkeys(("example_id", "prompt", "reference", "domain", "place"), pl.String)
     return commits.with_prompt_key(pl.DataFrame(kept, schema=schema, orient="row")), problems
 
 
-def _contradictions(examples: pl.DataFrame) -> list[str]:
-    """The rows that repeat an earlier one of the same batch with another domain."""
+def _contradictions(examples: pl.DataFrame) -> pl.DataFrame:
+    """The rows that repeat an earlier one of the same batch with another domain: `place`, `problem`."""
     first = examples.unique("example_id", keep="first", maintain_order=True)
     both = examples.join(
         first.select("example_id", "domain", "place"), on="example_id", suffix="_first", maintain_order="left"
     )
     torn = both.filter(pl.col("domain") != pl.col("domain_first"))
-    return [
+    problems = [
         f"{row['place']}: the same prompt and answer as {row['place_first']}, there with domain "
         f"{row['domain_first']!r}, here with {row['domain']!r}"
         for row in torn.iter_rows(named=True)
     ]
+    return torn.select("place", problem=pl.Series(problems, dtype=pl.String))

@@ -117,24 +117,30 @@ class Pool:
         origin: str = "source",
         message: str | None = None,
         dry_run: bool = False,
+        skip_bad: Path | None = None,
     ) -> ingest.AddReport:
         """Add examples from files or polars frames; all of them or none.
 
         Files: JSONL, CSV, TSV, Parquet, Arrow, also packed (.gz, .zst); a name with `*` stands for all that fit, `-`
         for JSONL on stdin. `prompt`, `answer` and `domain` name columns, or paths into them (`meta.subject`,
         `messages.0.content`); `domain_is` is the domain of all rows instead. A blank answer is an unknown one. Adding
-        the same again changes nothing. `dry_run` stores nothing and reports what would be.
+        the same again changes nothing. `dry_run` stores nothing and reports what would be. With `skip_bad`, a file to
+        write, rows that cannot be added are left out, and a line in it says of each where it stood and why; a file
+        without a column, or that cannot be read, is an error all the same.
         Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
         """
         columns = Columns(prompt, answer, domain, domain_is)
-        batch = ingest.prepare(source, columns=columns, split=split, origin=origin)
+        batch = ingest.prepare(source, columns=columns, split=split, origin=origin, skip_bad=skip_bad is not None)
         with self._reading() if dry_run else self._writing() as con:
             before = database.tip(con).version
+            batch = ingest.agreeing(con, batch, version=before)
             rows = ingest.against_pool(con, batch, version=before)
             new = rows["examples"]
             message = message or f"add {new.height} {split} examples"
             version = tables.append(con, rows=rows, message=message) if new.height and not dry_run else before
             leaks = ingest.leaks_of(con, batch, version=version)
+            if skip_bad is not None:  # before the commit, so that no row is left out unheard
+                database.write_whole(skip_bad, "".join(f"{line}\n" for line in batch.bad or ()).encode())
         return ingest.AddReport(
             version=version,
             rows=batch.examples.height,
@@ -143,6 +149,7 @@ class Pool:
             leaks=leaks,
             without_answer=new["reference"].null_count(),
             domains=batch.examples["domain"].n_unique(),
+            skipped=len(batch.bad or ()),
         )
 
     def commit(self, commit: Commit) -> int:
