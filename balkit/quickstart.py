@@ -19,7 +19,7 @@ from balkit.events import Notify
 from balkit.planning import plan
 from balkit.pool import Pool
 from balkit.recipe import Recipe
-from balkit.report import table
+from balkit.report import drawn, table
 from balkit.stages import RunResult, run
 from balkit.steps import validation_rows
 
@@ -47,7 +47,7 @@ def compare(
     """
     start = time.monotonic()
     pool = open_pool(folder / "pool")
-    say(table(pool.coverage(), title="The pool: a long tail\n"))
+    say(table(drawn(pool.coverage()), title="The pool: a long tail\n"))
     results = {}
     for arm, recipe in arms.items():
         made = plan(pool, recipe)

@@ -100,15 +100,17 @@ def coverage(
     at: Annotated[str | None, typer.Option(help="A version or tag; the newest when not given.")] = None,
     as_json: bool = Json,
 ) -> None:
-    """Show the long tail: rows a domain, by split, with rationales, synthetic share and leaks into eval.
+    """Draw the long tail: rows a domain, by split, with rationales, synthetic rows (+) and leaks into eval.
 
     Example: balkit coverage pools/math
     """
     from balkit.pool import Pool
+    from balkit.report import drawn
 
     opened = Pool.open(pool)
     view = opened if at is None else opened.at(at)
-    frame_out(view.coverage(), as_json=as_json, title=f"{pool} at version {opened.version if at is None else at}")
+    found, title = view.coverage(), f"{pool} at version {opened.version if at is None else at}"
+    frame_out(found if as_json else drawn(found), as_json=as_json, title=title)
 
 
 def sql(

@@ -3,5 +3,6 @@
 from balkit.report.live import progress
 from balkit.report.spending import against, by_endpoint, cascades
 from balkit.report.tables import table
+from balkit.report.tail import drawn
 
-__all__ = ["against", "by_endpoint", "cascades", "progress", "table"]
+__all__ = ["against", "by_endpoint", "cascades", "drawn", "progress", "table"]

@@ -1,0 +1,30 @@
+"""The long tail, drawn in text."""
+
+from __future__ import annotations
+
+import polars as pl
+
+#: Characters of the longest bar.
+WIDTH = 30
+
+
+def drawn(coverage: pl.DataFrame, *, width: int = WIDTH) -> pl.DataFrame:
+    """`Pool.coverage` with `part` (head: at least an even share of the real train rows) and a bar after the domain.
+
+    A bar's `#` are real train rows and its `+` synthetic ones, to the scale of the largest domain; a domain with rows
+    has one sign at least. Plain ASCII, so that any terminal shows it.
+    """
+    real = pl.col("train") - pl.col("synthetic")
+    most = coverage["train"].max() if coverage.height else 0
+
+    def signs(rows: pl.Expr, sign: str) -> pl.Expr:
+        length = (rows / pl.lit(most or 1) * width).round().clip(lower_bound=(rows > 0).cast(pl.Float64))
+        return pl.lit(sign).repeat_by(length.cast(pl.Int64)).list.join("")
+
+    part = pl.when(real >= real.mean()).then(pl.lit("head")).otherwise(pl.lit("tail"))
+    return coverage.select(
+        "domain",
+        part.alias("part"),
+        pl.concat_str(signs(real, "#"), signs(pl.col("synthetic"), "+")).alias("train rows"),
+        pl.exclude("domain"),
+    )
