@@ -259,6 +259,9 @@ def test_versions_are_tagged_and_domains_relabelled(balkit: Balkit, pool: str) -
     assert (code, "the domains are fruit, tool, animal" in err) == (1, True)
     code, _, err = balkit("coverage", pool, "--at", "rough")
     assert (code, "no version rough; there are 0 to 4; tags: raw" in err) == (1, True)
+    code, out, _ = balkit("compact", pool, "--json")
+    assert (code, json.loads(out)["bytes_after"] > 0) == (0, True)
+    assert balkit("check", pool)[0] == 0
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])

@@ -292,6 +292,57 @@ def test_ctrl_c_in_the_middle_of_a_statement_is_a_keyboard_interrupt(pool: Pool,
     assert pool.version == 1
 
 
+def test_compacting_keeps_every_version_and_makes_the_file_no_larger(pool: Pool) -> None:
+    for n in range(12):
+        add(pool, *(f"{n} {i} " + 200 * "x" for i in range(50)))
+    pool.tag(3, "early")
+    before, versions = pool.examples(), pool.log()
+    size, smaller = pool.compact()
+    assert (pool.path / "pool.duckdb").stat().st_size == smaller <= size
+    assert pool.examples().equals(before)
+    assert pool.log().equals(versions)
+    assert pool.at("early").examples().height == 150
+    assert pool.sql("SELECT count(*) AS n FROM coverage").rows() == [(1,)]
+    assert pool.check() == []
+    add(pool, "afterwards")
+    assert pool.check() == []
+
+
+def test_a_pool_that_is_not_as_committed_is_not_compacted(pool: Pool) -> None:
+    add(pool, "one")
+    behind_its_back(pool, "UPDATE examples SET prompt = 'two'")
+    before = (pool.path / "pool.duckdb").read_bytes()
+    with pytest.raises(PoolDamaged, match=r"is not compacted, since it is damaged\nversion 1: its rows"):
+        pool.compact()
+    assert (pool.path / "pool.duckdb").read_bytes() == before
+    assert [path.name for path in pool.path.iterdir() if "compact" in path.name] == []
+
+
+COMPACTING = """
+import sys
+from balkit.pool import Pool
+pool = Pool.open(sys.argv[1])
+print("ready", flush=True)
+while True:
+    pool.compact()
+"""
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_a_kill_while_compacting_leaves_the_pool_whole(pool: Pool, round_: int) -> None:
+    for n in range(3):
+        add(pool, *(f"{n} {i} " + 200 * "x" for i in range(300)))
+    process = child(COMPACTING, pool.path)
+    assert first_line(process) == "ready"
+    time.sleep(random.Random(round_).uniform(0.1, 0.8))
+    process.kill()
+    process.wait()
+    again = Pool.open(pool.path)
+    assert (again.check(), again.version, again.examples().height) == ([], 3, 900)
+    again.compact()
+    assert [path.name for path in pool.path.iterdir() if "compact" in path.name] == []
+
+
 def test_a_newer_format_says_to_upgrade(pool: Pool) -> None:
     behind_its_back(pool, "INSERT INTO migrations VALUES (9999, 'future', TIMESTAMP '2030-01-01')")
     with pytest.raises(PoolError, match="format 9999, and this balkit knows formats up to 2: pip install"):

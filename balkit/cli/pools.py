@@ -1,4 +1,4 @@
-"""Commands on a pool's contents: add, coverage, sql, log, tag, diff, check, retire, relabel."""
+"""Commands on a pool's contents: add, coverage, sql, log, tag, diff, check, retire, relabel, compact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="PO
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands to the app."""
-    for command in (add, coverage, sql, log, tag, diff, check, retire, relabel):
+    for command in (add, coverage, sql, log, tag, diff, check, retire, relabel, compact):
         app.command()(command)
 
 
@@ -284,3 +284,17 @@ def relabel(
         json_out({"version": version, "examples": labels.height})
     else:
         typer.echo(f"version {version}: {labels.height} examples of {domain} are {to}")
+
+
+def compact(pool: PoolPath, as_json: bool = Json) -> None:
+    """Rewrite the pool's file without the room that many commits leave behind. Versions and digests stay.
+
+    Example: balkit compact pools/math
+    """
+    from balkit.pool import Pool
+
+    before, after = Pool.open(pool).compact()
+    if as_json:
+        json_out({"bytes_before": before, "bytes_after": after})
+    else:
+        typer.echo(f"{pool}: {before / 2**20:,.1f} MiB before, {after / 2**20:,.1f} MiB now")

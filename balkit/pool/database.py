@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -108,6 +108,45 @@ def migrating(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[duckdb.DuckDB
     """A connection for migrations, which make their own transactions. Raises as `reading` does."""
     with _opened(folder, config=_CLOSED_OFF, read_only=False, wait_s=wait_s) as con:
         yield con
+
+
+def compact(
+    folder: Path, *, problems_of: Callable[[duckdb.DuckDBPyConnection], list[str]], wait_s: float = WAIT_S
+) -> tuple[int, int]:
+    """Rewrite the file without the room that commits left behind; its bytes before and after.
+
+    The copy takes the file's place only when `problems_of` finds nothing in it, and while the file is still held, so
+    that no writer comes in between. Raises as `reading` does.
+    """
+    import duckdb
+
+    path = folder / "pool.duckdb"
+    fresh = folder / f".pool.duckdb.{os.getpid()}.compact"
+    for left in folder.glob(".pool.duckdb.*.compact"):  # of a process that was killed
+        left.unlink()
+    if not _WRITER.acquire(timeout=wait_s):
+        raise PoolLocked(f"{folder}: another thread of this process is writing", pid=os.getpid())
+    try:
+        with _opened(folder, config={}, read_only=False, wait_s=wait_s) as con:
+            con.execute("CHECKPOINT")
+            before = path.stat().st_size
+            name = con.sql("SELECT current_database()").fetchall()[0][0]
+            con.execute(f"ATTACH {_quoted(str(fresh))} AS packed")
+            con.execute(f'COPY FROM DATABASE "{name}" TO packed')
+            con.execute("DETACH packed")
+            with duckdb.connect(fresh, read_only=True) as copy:
+                problems = problems_of(copy)
+            if problems:
+                raise PoolDamaged("\n".join([f"{path}: is not compacted, since it is damaged", *problems]))
+            settle(fresh, path)
+        return before, path.stat().st_size
+    finally:
+        fresh.unlink(missing_ok=True)
+        _WRITER.release()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def tip(con: duckdb.DuckDBPyConnection) -> Tip:

@@ -332,6 +332,18 @@ class Pool:
         with self._reading() as con:
             return checks.problems_of(con, folder=self.path)
 
+    def compact(self) -> tuple[int, int]:
+        """Rewrite pool.duckdb without the room that commits left behind; its bytes before and after.
+
+        Every row is verified before the copy takes the file's place; versions, digests and HEAD stay as they are. Needs
+        as much room on the disk again. Raises `PoolDamaged` when something is not as it was committed.
+        """
+        if self.read_only:
+            raise PoolError(f"{self.path}: was opened read-only; Pool.open({str(self.path)!r}) to write")
+        return database.compact(
+            self.path, problems_of=lambda con: checks.problems_of(con, folder=self.path), wait_s=self._wait_s
+        )
+
     def _append(self, rows_of: Callable[[Any, int], Rows], *, message: str) -> int:
         with self._writing() as con:
             before = database.tip(con).version
