@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -439,3 +440,44 @@ def test_a_file_without_a_column_is_an_error_however_much_may_be_left_out(pool: 
     with pytest.raises(IngestError, match="no column 'subject'"):
         pool.add(file, prompt="q", answer="a", domain="subject", skip_bad=tmp_path / "bad.txt")
     assert not (tmp_path / "bad.txt").exists()
+
+
+def test_the_file_for_bad_rows_is_never_one_that_is_there_for_something_else(pool: Pool, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "x.jsonl", [*GOOD, {"q": "", "a": 1, "subject": "s"}])
+    before = file.read_bytes()
+    for bad in (file, tmp_path, pool.path / "HEAD", tmp_path / "nowhere" / "bad.txt"):
+        with pytest.raises(IngestError, match=r"no file; name another|its folder is not there"):
+            pool.add(str(tmp_path / "*.jsonl"), prompt="q", answer="a", domain="subject", skip_bad=str(bad))
+    assert (file.read_bytes(), pool.version) == (before, 0)
+    pool.add(file, prompt="q", answer="a", domain="subject", skip_bad=str(tmp_path / "bad.txt"))
+    assert pool.version == 1
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_name_with_a_star_in_it_is_one_file(pool: Pool, tmp_path: Path, kind: str) -> None:
+    for name in ("a*", "ab", "br[1]"):
+        frame = pl.DataFrame({"q": [name], "a": ["1"], "subject": ["s"]})
+        {"parquet": frame.write_parquet, "arrow": frame.write_ipc}[kind](tmp_path / f"{name}.{kind}")
+    assert take(pool, tmp_path / f"a*.{kind}").new == 1
+    assert take(pool, tmp_path / f"br[1].{kind}").new == 1
+    assert set(stored(pool)) == {"a*", "br[1]"}
+
+
+def test_an_arrow_stream_is_read_as_an_arrow_file(pool: Pool, tmp_path: Path) -> None:
+    table = pl.DataFrame({"q": ["one"], "a": ["1"], "subject": ["s"]}).to_arrow()
+    with pa.ipc.new_stream(str(tmp_path / "x.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    assert take(pool, tmp_path / "x.arrow").new == 1
+
+
+def test_a_place_that_no_list_has_is_a_missing_column(pool: Pool) -> None:
+    frame = pl.DataFrame({"l": [["a"], ["b", "c"]], "d": ["s", "s"]})
+    with pytest.raises(IngestError, match=r"no column 'l\.7'"):
+        pool.add(frame, prompt="l.0", answer="l.7", domain="d")
+    assert pool.add(frame, prompt="l.0", answer="l.1", domain="d").without_answer == 1
+
+
+def test_a_duration_is_no_text(pool: Pool) -> None:
+    frame = pl.DataFrame({"q": ["one"], "a": [timedelta(hours=1)], "subject": ["s"]})
+    (said,) = problems(pool, frame)
+    assert "column 'a' is Duration" in said

@@ -325,3 +325,13 @@ def test_a_tag_names_a_version_and_moves_when_it_is_given_again(pool: Pool) -> N
 def test_a_tag_is_a_word_that_is_no_number(pool: Pool, name: str) -> None:
     with pytest.raises(PoolError, match="names no version"):
         pool.tag(0, name)
+
+
+def test_a_new_domain_is_named_as_an_added_one_is(pool: Pool) -> None:
+    (one,) = add(pool, "one")
+    labels = pl.DataFrame({"example_id": [one], "domain": ["caf\u0065\u0301 "], "split": ["train"]})
+    pool.relabel(labels, message="composed")
+    assert pool.examples()["domain"].to_list() == ["caf\u00e9"]
+    for odd in ("a\nb", "x\u2028y", "\x00", ""):
+        with pytest.raises(PoolError, match="relabel: domain"):
+            pool.relabel(labels.with_columns(domain=pl.lit(odd)), message="odd")

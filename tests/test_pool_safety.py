@@ -318,6 +318,15 @@ def test_a_pool_that_is_not_as_committed_is_not_compacted(pool: Pool) -> None:
     assert [path.name for path in pool.path.iterdir() if "compact" in path.name] == []
 
 
+def test_compacting_keeps_the_files_mode_and_minds_no_export(pool: Pool) -> None:
+    pool.commit(stage_commit(examples("one")))
+    pool.snapshot_file("latest")
+    (pool.path / "snapshots" / "run-s1" / "manifest.json").unlink()
+    (pool.path / "pool.duckdb").chmod(0o660)
+    pool.compact()
+    assert (pool.path / "pool.duckdb").stat().st_mode & 0o777 == 0o660
+
+
 COMPACTING = """
 import sys
 from balkit.pool import Pool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +78,7 @@ def add(
 @contextmanager
 def _opened_or_made(path: Path) -> Iterator[Pool]:
     """The pool of the folder; one made here goes again, with the folders made for it, if it stays empty."""
+    from balkit.errors import PoolError
     from balkit.pool import Pool
 
     if (path / "pool.duckdb").exists():
@@ -88,11 +89,12 @@ def _opened_or_made(path: Path) -> Iterator[Pool]:
     try:
         yield made
     finally:
-        if made.version == 0:  # nothing was added, by nobody
-            for name in ("HEAD", "pool.duckdb"):
-                (path / name).unlink()
-            for folder in missing:
-                folder.rmdir()
+        with suppress(PoolError, OSError):  # another process has it, or laid a file beside it
+            if made.version == 0:  # nothing was added, by nobody
+                for name in ("HEAD", "pool.duckdb"):
+                    (path / name).unlink()
+                for folder in missing:
+                    folder.rmdir()
 
 
 def coverage(
@@ -160,7 +162,7 @@ def _writer(out: Path) -> Callable[[pl.DataFrame], object]:
         try:
             kinds[out.suffix](frame)
             draft.replace(out)
-        except pl.exceptions.ComputeError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             message = f"{out}: a column cannot be written as {out.suffix}; use .parquet or .json: {error}"
             raise BalkitError(message) from error
         finally:

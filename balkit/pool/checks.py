@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def problems_of(con: duckdb.DuckDBPyConnection, *, folder: Path) -> list[str]:
     """All problems of an open pool, one line each; empty when it is whole. Reads every row."""
-    return [*_chain(con), *_rows_of_no_version(con), *_head(con, folder), *_orphans(con), *_snapshots(con, folder)]
+    return [*of_the_file(con, folder=folder), *_made_files(con, folder)]
+
+
+def of_the_file(con: duckdb.DuckDBPyConnection, *, folder: Path) -> list[str]:
+    """The problems of the DuckDB file alone; what is made from it, and can be made again, is not looked at."""
+    return [*_chain(con), *_rows_of_no_version(con), *_head(con, folder), *_orphans(con), *_snapshots(con)]
 
 
 def _chain(con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -65,14 +70,20 @@ def _orphans(con: duckdb.DuckDBPyConnection) -> list[str]:
     return lines + [f"snapshot {name}: its parent {parent} is missing" for name, parent in lost]
 
 
-def _snapshots(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
+def _snapshots(con: duckdb.DuckDBPyConnection) -> list[str]:
     problems = []
-    for name, digest in con.sql("SELECT snapshot_id, digest FROM snapshots ORDER BY added_in, snapshot_id").fetchall():
+    for name, _ in _named(con):
         try:
             snapshots.read(con, name)
         except PoolDamaged as error:
             problems.append(str(error))
-        found = snapshots.file_problem(folder / "snapshots", name, digest=digest)
-        if found is not None:
-            problems.append(f"{found}; it is made again when it is next asked for")
     return problems
+
+
+def _made_files(con: duckdb.DuckDBPyConnection, folder: Path) -> list[str]:
+    found = (snapshots.file_problem(folder / "snapshots", name, digest=digest) for name, digest in _named(con))
+    return [f"{problem}; it is made again when it is next asked for" for problem in found if problem is not None]
+
+
+def _named(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    return con.sql("SELECT snapshot_id, digest FROM snapshots ORDER BY added_in, snapshot_id").fetchall()

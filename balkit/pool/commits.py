@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "dev", "eval")
 ORIGINS = ("source", "synthetic")
+
+_NOT_IN_A_NAME = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line ends
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ def rows_of(con: duckdb.DuckDBPyConnection, commit: Commit, *, version: int) -> 
     return rows
 
 
+def is_a_name(domain: str) -> bool:
+    """Whether a domain may be called so: it stands in tables, file names and messages, in one line."""
+    return not any(unicodedata.category(c) in _NOT_IN_A_NAME for c in domain)
+
+
 def with_prompt_key(examples: pl.DataFrame) -> pl.DataFrame:
     """The frame with `prompt_key`, the digest of the normalised prompt by which leaks are found."""
     keys = [texts.digest(texts.normalised(prompt)) for prompt in examples["prompt"]]
@@ -90,7 +98,11 @@ def retired(con: duckdb.DuckDBPyConnection, wanted: pl.DataFrame, *, version: in
 
 def relabelled(con: duckdb.DuckDBPyConnection, wanted: pl.DataFrame, *, version: int) -> pl.DataFrame:
     """The labels that differ from those at `version`. Raises `PoolError` for unknown ids, bad splits, no domain."""
-    wanted = wanted.select("example_id", pl.col("domain").str.strip_chars(), "split")
+    domains = [texts.canonical(str(domain)) if domain is not None else None for domain in wanted["domain"]]
+    wanted = wanted.select("example_id", pl.Series("domain", domains, dtype=pl.String), pl.col("split").cast(pl.String))
+    odd = [domain for domain in domains if domain and not is_a_name(domain)]
+    if odd:
+        raise PoolError(f"relabel: domain {odd[0]!r} has a line end or a control character")
     bad = wanted.filter(
         ~pl.col("split").is_in(SPLITS).fill_null(False) | pl.col("domain").is_null() | (pl.col("domain") == "")
     )

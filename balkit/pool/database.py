@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -120,14 +121,14 @@ def compact(
     """
     import duckdb
 
-    path = folder / "pool.duckdb"
-    fresh = folder / f".pool.duckdb.{os.getpid()}.compact"
-    for left in folder.glob(".pool.duckdb.*.compact"):  # of a process that was killed
-        left.unlink()
+    path = (folder / "pool.duckdb").resolve()
+    fresh = path.with_name(f".pool.duckdb.{os.getpid()}.compact")
     if not _WRITER.acquire(timeout=wait_s):
         raise PoolLocked(f"{folder}: another thread of this process is writing", pid=os.getpid())
     try:
         with _opened(folder, config={}, read_only=False, wait_s=wait_s) as con:
+            for left in path.parent.glob(".pool.duckdb.*.compact*"):  # of a process that was killed
+                left.unlink()
             con.execute("CHECKPOINT")
             before = path.stat().st_size
             name = con.sql("SELECT current_database()").fetchall()[0][0]
@@ -138,6 +139,7 @@ def compact(
                 problems = problems_of(copy)
             if problems:
                 raise PoolDamaged("\n".join([f"{path}: is not compacted, since it is damaged", *problems]))
+            shutil.copymode(path, fresh)
             settle(fresh, path)
         return before, path.stat().st_size
     finally:
@@ -179,11 +181,14 @@ def write_head(folder: Path, *, tip: Tip) -> None:
 def write_whole(path: Path, body: bytes) -> None:
     """Write a file so that a reader, or a later start after a cut, sees all of it or the one before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    settle(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        settle(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def settle(temporary: Path, path: Path) -> None:
@@ -245,7 +250,11 @@ def _connect(path: Path, *, config: Config, read_only: bool, wait_s: float) -> d
     while True:
         try:
             with translated(path.parent):
-                return duckdb.connect(path, read_only=read_only, config=config)
+                before = path.stat().st_ino
+                con = duckdb.connect(path, read_only=read_only, config=config)
+            if path.stat().st_ino == before:
+                return con
+            con.close()  # it was compacted meanwhile: this is the file that it had been
         except PoolError as error:
             if not _is_lock(error):
                 raise

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 import pyarrow
@@ -75,7 +76,7 @@ def read(source: object, *, columns: Columns, name: str = "frame") -> Table:
     if not isinstance(source, str | Path):
         return _broken(name, columns, f"{name}: is a {type(source).__name__}, not a path or a polars frame")
     if str(source) == STDIN:
-        return _jsonl("stdin", sys.stdin.buffer.read(), columns)
+        return _jsonl("stdin", sys.stdin.buffer.read() if sys.stdin is not None else b"", columns)
     path = Path(source)
     *inner, suffix = ("", *(part.lower() for part in path.suffixes))
     packing = _PACKINGS.get(suffix)
@@ -89,7 +90,8 @@ def read(source: object, *, columns: Columns, name: str = "frame") -> Table:
         return _broken(str(path), columns, f"{path}: is a folder; name its files")
     try:
         if kind in _FRAMES and packing is None:
-            return _FRAMES[kind](str(path), path, columns)
+            with path.open("rb") as file:  # polars would read a name with `*` as many files
+                return _FRAMES[kind](str(path), file, columns)
         with pyarrow.input_stream(str(path), compression=packing) as stream:
             content = stream.read()
         if kind in _FRAMES:
@@ -142,11 +144,15 @@ def _at(body: object, name: str) -> object:
     for part in name.split("."):
         if isinstance(body, dict) and part in body:
             body = body[part]
-        elif isinstance(body, list) and part.isascii() and part.isdigit() and int(part) < len(body):
+        elif isinstance(body, list) and _is_place(part) and int(part) < len(body):
             body = body[int(part)]
         else:
             return _NOWHERE
     return body
+
+
+def _is_place(part: str) -> bool:
+    return part.isascii() and part.isdigit() and len(part) < 10
 
 
 def _csv(path: str, body: bytes, columns: Columns, *, delimiter: str = ",") -> Table:
@@ -193,9 +199,10 @@ def _records(path: str, columns: Columns, text: str, *, delimiter: str) -> Table
     return _table(path, "line", columns, rows, problems, empty=not rows and not problems)
 
 
-def _parquet(name: str, source: Path | io.BytesIO, columns: Columns) -> Table:
+def _parquet(name: str, source: BinaryIO, columns: Columns) -> Table:
     try:
         schema = pl.read_parquet_schema(source)
+        source.seek(0)
         wanted = {column if column in schema else column.partition(".")[0] for column in columns.names()}
         frame = pl.read_parquet(source, columns=[column for column in schema if column in wanted])
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -203,9 +210,11 @@ def _parquet(name: str, source: Path | io.BytesIO, columns: Columns) -> Table:
     return _frame(frame, columns, name=name, seen=list(schema))
 
 
-def _arrow(name: str, source: Path | io.BytesIO, columns: Columns) -> Table:
+def _arrow(name: str, source: BinaryIO, columns: Columns) -> Table:
     try:
-        frame = pl.read_ipc(source)
+        is_file = source.read(6) == b"ARROW1"
+        source.seek(0)
+        frame = pl.read_ipc(source) if is_file else pl.read_ipc_stream(io.BytesIO(source.read()))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         return _broken(name, columns, f"{name}: not an Arrow file: {str(error).splitlines()[0]}")
     return _frame(frame, columns, name=name)
@@ -222,7 +231,7 @@ def _series(frame: pl.DataFrame, name: str) -> pl.Series | None:
             break
         if isinstance(found.dtype, pl.Struct) and part in {field.name for field in found.dtype.fields}:
             found = found.struct.field(part)
-        elif isinstance(found.dtype, pl.List) and part.isascii() and part.isdigit():
+        elif isinstance(found.dtype, pl.List) and _is_place(part) and (found.list.len() > int(part)).any():
             found = found.list.get(int(part), null_on_oob=True)
         else:
             found = None
@@ -248,7 +257,10 @@ def _frame(frame: pl.DataFrame, columns: Columns, *, name: str, seen: Sequence[s
             whole &= ~odd
             rows = odd.arg_true().to_list()
             problems += [RowProblem(f"{name} row {row}: {column!r} {_not_finite(series[row])}") for row in rows]
-        cells[column] = series.cast(pl.String)
+        try:
+            cells[column] = series.cast(pl.String)
+        except pl.exceptions.PolarsError:
+            problems.append(f"{name}: column {column!r} is {dtype}, which is no text; write it as text")
     if any(not isinstance(problem, RowProblem) for problem in problems):
         return _table(name, "row", columns, [], problems)
     answer = cells[columns.answer] if columns.answer else pl.Series([None] * frame.height, dtype=pl.String)
@@ -271,7 +283,7 @@ _TEXTS: Mapping[str, Callable[[str, bytes, Columns], Table]] = {
     ".csv": _csv,
     ".tsv": partial(_csv, delimiter="\t"),
 }
-_FRAMES: Mapping[str, Callable[[str, Path | io.BytesIO, Columns], Table]] = {
+_FRAMES: Mapping[str, Callable[[str, BinaryIO, Columns], Table]] = {
     ".parquet": _parquet,
     ".arrow": _arrow,
     ".feather": _arrow,

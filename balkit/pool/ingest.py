@@ -5,7 +5,6 @@ Reading (`files.py`) gives cells as text; here they become examples, or problems
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 Source = str | Path | pl.DataFrame
 
-_NOT_IN_A_NAME = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line ends
+_OF_A_POOL = ("HEAD", "pool.duckdb", "calls.sqlite")
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,12 @@ class Batch:
 
 
 def prepare(
-    source: Source | Sequence[Source], *, columns: Columns, split: str, origin: str, skip_bad: bool = False
+    source: Source | Sequence[Source], *, columns: Columns, split: str, origin: str, skip_bad: Path | None = None
 ) -> Batch:
     """The examples of all sources. Raises `IngestError` with every problem of every source.
 
-    With `skip_bad` the problems of single rows are no errors; a file that cannot be read still is.
+    With `skip_bad`, the file that will name them, the problems of single rows are no errors; a source that cannot be
+    read still is.
     """
     problems = []
     if split not in commits.SPLITS:
@@ -76,10 +76,12 @@ def prepare(
     sources: list[Source] = [source] if isinstance(source, str | Path | pl.DataFrame) else list(source)
     if not sources:
         problems.append("no file was given")
+    items = [part for one in sources for part in _named(one)]
+    problems += _unfit(skip_bad, items) if skip_bad is not None else []
     if problems:
         raise refused(problems)
     parts: list[pl.DataFrame] = []
-    for number, item in enumerate(part for one in sources for part in _named(one)):
+    for number, item in enumerate(items):
         table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
         problems += table.problems
         if not table.broken:
@@ -92,18 +94,35 @@ def prepare(
     torn = _contradictions(examples)
     problems += map(RowProblem, torn["problem"])
     bad: list[str] = [problem for problem in problems if isinstance(problem, RowProblem)]
-    if problems if not skip_bad else len(bad) < len(problems):
+    if problems if skip_bad is None else len(bad) < len(problems):
         raise refused(problems)
     examples = examples.join(torn, on="place", how="anti", maintain_order="left")
-    return Batch(examples, origin, split, bad if skip_bad else None)
+    return Batch(examples, origin, split, None if skip_bad is None else bad)
 
 
 def _named(source: Source) -> list[Source]:
     """The files that a name with `*`, `?` or `[...]` stands for, sorted; any other source alone."""
-    if isinstance(source, pl.DataFrame) or not set("*?[") & set(str(source)) or Path(source).exists():
+    if not isinstance(source, str | Path) or not set("*?[") & set(str(source)) or Path(source).exists():
         return [source]
     path = Path(source)
-    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or [source]
+    try:
+        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    except ValueError as error:
+        raise refused([f"{source}: stands for no files: {error}"]) from error
+    return [one for one in found if one.is_file()] or [source]
+
+
+def _unfit(skip_bad: Path, items: Sequence[Source]) -> list[str]:
+    """Why bad rows cannot be named in this file: what is in it already must not be lost for it."""
+    if not skip_bad.absolute().parent.is_dir():
+        return [f"{skip_bad}: its folder is not there, so it cannot name the rows that are left out"]
+    if not skip_bad.exists():
+        return []
+    files = [Path(item) for item in items if isinstance(item, str | Path)]
+    taken = skip_bad.name in _OF_A_POOL or any(file.exists() and file.samefile(skip_bad) for file in files)
+    if taken or not skip_bad.is_file():
+        return [f"{skip_bad}: is one of the files to add, a file of a pool, or no file; name another for the bad rows"]
+    return []
 
 
 def refused(problems: Sequence[str]) -> IngestError:
@@ -175,7 +194,7 @@ def _examples(table: Table) -> tuple[pl.DataFrame, list[str]]:
             problems.append(RowProblem(f"{place}: the prompt ({table.columns.prompt!r}) is empty"))
         if not domain:
             problems.append(RowProblem(f"{place}: the domain ({named!r}) is empty"))
-        elif any(unicodedata.category(c) in _NOT_IN_A_NAME for c in domain):
+        elif not commits.is_a_name(domain):
             said = f"{place}: the domain ({named!r}) has a line end or a control character: {domain!r}"
             problems.append(RowProblem(said))
             continue

@@ -76,7 +76,8 @@ class View:
     def coverage(self) -> pl.DataFrame:
         """Rows per domain, the largest train split first.
 
-        Columns: domain; train, dev, eval (rows in use); synthetic (of these); retired; rationales (accepted);
+        Columns: domain; train (rows in use), real (of these, from the source), dev, eval; synthetic (of all splits);
+        retired; rationales (accepted);
         leaks (train rows whose normalised prompt stands in eval); mean_prompt_chars.
         """
         return self._ask("coverage")

@@ -117,7 +117,7 @@ class Pool:
         origin: str = "source",
         message: str | None = None,
         dry_run: bool = False,
-        skip_bad: Path | None = None,
+        skip_bad: str | Path | None = None,
     ) -> ingest.AddReport:
         """Add examples from files or polars frames; all of them or none.
 
@@ -130,7 +130,8 @@ class Pool:
         Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
         """
         columns = Columns(prompt, answer, domain, domain_is)
-        batch = ingest.prepare(source, columns=columns, split=split, origin=origin, skip_bad=skip_bad is not None)
+        bad_file = None if skip_bad is None else Path(skip_bad)
+        batch = ingest.prepare(source, columns=columns, split=split, origin=origin, skip_bad=bad_file)
         with self._reading() if dry_run else self._writing() as con:
             before = database.tip(con).version
             batch = ingest.agreeing(con, batch, version=before)
@@ -139,8 +140,8 @@ class Pool:
             message = message or f"add {new.height} {split} examples"
             version = tables.append(con, rows=rows, message=message) if new.height and not dry_run else before
             leaks = ingest.leaks_of(con, batch, version=version)
-            if skip_bad is not None:  # before the commit, so that no row is left out unheard
-                database.write_whole(skip_bad, "".join(f"{line}\n" for line in batch.bad or ()).encode())
+            if bad_file is not None:  # before the commit, so that no row is left out unheard
+                database.write_whole(bad_file, "".join(f"{line}\n" for line in batch.bad or ()).encode())
         return ingest.AddReport(
             version=version,
             rows=batch.examples.height,
@@ -231,7 +232,7 @@ class Pool:
     def number_of(self, version: int | str) -> int:
         """A version's number, given it, as text too, or a tag. Raises `PoolError` for one that is not there."""
         newest, tags, text = self.version, self._now.tags(), str(version)
-        number = int(text) if text.isascii() and text.isdigit() else tags.get(text, -1)
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else tags.get(text, -1)
         if not 0 <= number <= newest:
             known = f"; tags: {', '.join(tags)}" if tags else ""
             raise PoolError(f"{self.path}: no version {version}; there are 0 to {newest}{known}")
@@ -341,7 +342,7 @@ class Pool:
         if self.read_only:
             raise PoolError(f"{self.path}: was opened read-only; Pool.open({str(self.path)!r}) to write")
         return database.compact(
-            self.path, problems_of=lambda con: checks.problems_of(con, folder=self.path), wait_s=self._wait_s
+            self.path, problems_of=lambda con: checks.of_the_file(con, folder=self.path), wait_s=self._wait_s
         )
 
     def _append(self, rows_of: Callable[[Any, int], Rows], *, message: str) -> int:

@@ -14,17 +14,17 @@ def drawn(coverage: pl.DataFrame, *, width: int = WIDTH) -> pl.DataFrame:
     A bar's `#` are real train rows and its `+` synthetic ones, to the scale of the largest domain; a domain with rows
     has one sign at least. Plain ASCII, so that any terminal shows it.
     """
-    real = pl.col("train") - pl.col("synthetic")
+    real, in_use = pl.col("real"), (pl.col("train") + pl.col("dev") + pl.col("eval")) > 0
     most = coverage["train"].max() if coverage.height else 0
 
     def signs(rows: pl.Expr, sign: str) -> pl.Expr:
         length = (rows / pl.lit(most or 1) * width).round().clip(lower_bound=(rows > 0).cast(pl.Float64))
         return pl.lit(sign).repeat_by(length.cast(pl.Int64)).list.join("")
 
-    part = pl.when(real >= real.mean()).then(pl.lit("head")).otherwise(pl.lit("tail"))
+    part = pl.when(real >= real.filter(in_use).mean()).then(pl.lit("head")).otherwise(pl.lit("tail"))
     return coverage.select(
         "domain",
         part.alias("part"),
-        pl.concat_str(signs(real, "#"), signs(pl.col("synthetic"), "+")).alias("train rows"),
+        pl.concat_str(signs(real, "#"), signs(pl.col("train") - real, "+")).alias("train rows"),
         pl.exclude("domain"),
     )

@@ -43,6 +43,7 @@ WITH accepted AS (
 leaking AS (SELECT example_id FROM leaks_at(at_version))
 SELECT l.domain,
     count(*) FILTER (l.split = 'train' AND NOT l.retired) AS train,
+    count(*) FILTER (l.split = 'train' AND l.origin = 'source' AND NOT l.retired) AS real,
     count(*) FILTER (l.split = 'dev' AND NOT l.retired) AS dev,
     count(*) FILTER (l.split = 'eval' AND NOT l.retired) AS eval,
     count(*) FILTER (l.origin = 'synthetic' AND NOT l.retired) AS synthetic,
@@ -154,7 +155,7 @@ shares AS (
 )
 SELECT split, count(*) AS domains, sum(n)::BIGINT AS rows, max(n) AS largest, min(n) AS smallest,
     max(n) / min(n) AS imbalance_ratio, greatest(0, sum((2 * i - l - 1) * p) / any_value(l)) AS gini,
-    -sum(p * ln(p)) AS entropy, exp(-sum(p * ln(p))) AS effective_domains
+    greatest(0, -sum(p * ln(p))) AS entropy, exp(-sum(p * ln(p))) AS effective_domains
 FROM shares
 GROUP BY split
 ORDER BY split;
