@@ -82,9 +82,7 @@ def read(source: object, *, columns: Columns, name: str = "frame") -> Table:
     packing = _PACKINGS.get(suffix)
     kind = inner[-1] if packing and inner else suffix
     if kind not in _TEXTS and kind not in _FRAMES:
-        known = (
-            f"{', '.join([*_TEXTS, *_FRAMES])}; the last two letters may say how it is packed: {', '.join(_PACKINGS)}"
-        )
+        known = f"{', '.join([*_TEXTS, *_FRAMES])}, alone or packed as {', '.join(_PACKINGS)}"
         return _broken(str(path), columns, f"{path}: {kind or 'no suffix'} is not one of {known}")
     if path.is_dir():
         return _broken(str(path), columns, f"{path}: is a folder; name its files")
