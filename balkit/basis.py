@@ -56,13 +56,14 @@ class Basis:
         """Say before any call is paid for that most answers would be refused. Raises `RunError`."""
         known = self.real["reference"].count()
         if 2 * self.unreadable.height > known:
-            raise RunError(f"{self.said_of_unreadable()}, so their worked answers would all be paid for and refused")
+            raise RunError(f"{self.said_of_unreadable()}: every worked answer to these would be paid for and refused")
 
     def said_of_unreadable(self) -> str:
         """How many references cannot be read, one of them, and what to do."""
         first = self.unreadable.row(0, named=True)
         kind = self.recipe.answers.kind
-        named = f"; the labels are {', '.join(self.labels[:5])} ..." if kind == "label" else ""
+        shown = ", ".join(self.labels[:5]) + (", ..." if len(self.labels) > 5 else "")
+        named = f"; the labels are {shown}" if kind == "label" else ""
         return (
             f"{self.unreadable.height} of {self.real['reference'].count()} reference answers are no {kind}, such as "
             f"{first['reference'][:80]!r} of example {first['example_id'][:12]} (answers.kind in the recipe{named})"
