@@ -92,7 +92,8 @@ ORDER BY name;
 -- The versions, newest first, with what each added.
 SELECT v.version, (
         SELECT string_agg(name, ', ' ORDER BY name) FROM (
-            SELECT name, version FROM tags WHERE added_in <= $version QUALIFY row_number() OVER (PARTITION BY name ORDER BY added_in DESC) = 1
+            SELECT name, version FROM tags WHERE added_in <= $version
+            QUALIFY row_number() OVER (PARTITION BY name ORDER BY added_in DESC) = 1
         ) AS t WHERE t.version = v.version
     ) AS tags, v.created_at, v.message, v.run_id, v.stage, v.step,
     (SELECT count(*) FROM examples AS e WHERE e.added_in = v.version) AS examples,
