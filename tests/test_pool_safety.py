@@ -18,7 +18,7 @@ import pytest
 from pool_rows import add, examples, stage_commit
 
 from balkit.errors import PoolDamaged, PoolError, PoolLocked, SqlError
-from balkit.pool import Pool, database, migrate
+from balkit.pool import Pool, database, migrate, writing
 
 HERE = Path(__file__).parent
 
@@ -38,7 +38,7 @@ def behind_its_back(pool: Pool, *statements: str) -> None:
 def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
@@ -83,6 +83,24 @@ def test_a_commit_that_head_does_not_know_yet_is_kept(pool: Pool) -> None:
     assert looking.check() == ["HEAD says version 1, the file holds 2; the next opening for writing mends it"]
     assert Pool.open(pool.path).check() == []
 
+
+WRITING_LONG = """
+import sys, time
+from pathlib import Path
+from balkit.pool import writing
+with writing.writing(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+LEAVING_A_LOG = """
+import sys, time
+import duckdb
+con = duckdb.connect(sys.argv[1] + "/pool.duckdb")
+con.execute("INSERT INTO tags VALUES ('theirs', 1, 1)")
+print("ready", flush=True)
+time.sleep(60)
+"""
 
 FULL_DISK = """
 import os, resource, sys
@@ -231,6 +249,76 @@ with Pool.open(sys.argv[1]).lock():
 """
 
 
+READING = """
+import sys
+import duckdb
+con = duckdb.connect(sys.argv[1] + "/pool.duckdb", read_only=True)
+print(con.sql("SELECT count(*) FROM examples").fetchone()[0], flush=True)
+sys.stdin.readline()
+print(con.sql("SELECT count(*) FROM examples").fetchone()[0], flush=True)
+"""
+
+
+def test_a_commit_waits_for_no_reader_and_no_reader_sees_half_of_it(pool: Pool) -> None:
+    add(pool, "one")
+    reader = child(READING, pool.path)
+    assert first_line(reader) == "1"
+    add(pool, "two", "three")
+    assert (pool.version, pool.check()) == (2, [])
+    assert reader.communicate("\n")[0].strip() == "1"
+
+
+def test_a_reader_waits_for_no_writer(pool: Pool) -> None:
+    add(pool, "one")
+    with writing.writing(pool.path) as con:
+        con.execute("DELETE FROM examples")
+        assert Pool.open(pool.path, wait_s=0.0).examples()["prompt"].to_list() == ["one"]
+
+
+def test_a_second_writer_is_told_who_writes(pool: Pool) -> None:
+    process = child(WRITING_LONG, pool.path)
+    assert first_line(process) == "ready"
+    with pytest.raises(PoolLocked, match=f"process {process.pid} is writing") as caught:
+        add(pool, "one")
+    assert caught.value.pid == process.pid
+    process.kill()
+    process.wait()
+    add(pool, "one")
+    assert pool.version == 1
+
+
+def test_no_thread_reads_what_was_before_another_threads_commit(pool: Pool) -> None:
+    add(pool, "one")
+    reading, done = threading.Event(), threading.Event()
+
+    def read_for_long() -> None:
+        with database.reading(pool.path):
+            reading.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=read_for_long)
+    thread.start()
+    reading.wait(10)
+    add(pool, "two")
+    with pytest.raises(PoolLocked, match="another thread of this process"):
+        _ = pool.version
+    done.set()
+    thread.join()
+    assert pool.version == 2
+
+
+def test_the_log_that_another_client_left_is_brought_into_the_file(pool: Pool) -> None:
+    add(pool, "one")
+    process = child(LEAVING_A_LOG, pool.path)
+    assert first_line(process) == "ready"
+    process.kill()
+    process.wait()
+    assert (pool.path / "pool.duckdb.wal").exists()
+    add(pool, "two")
+    assert not (pool.path / "pool.duckdb.wal").exists()
+    assert pool.sql("SELECT count(*) AS n FROM tags")["n"][0] == 1
+
+
 def test_one_paying_process_a_pool_and_it_is_named(pool: Pool) -> None:
     process = child(LOCKING, pool.path)
     try:
@@ -271,7 +359,7 @@ def test_threads_of_one_process_commit_one_after_the_other(tmp_path: Path) -> No
 
 
 def interrupted(pool: Pool) -> None:
-    with database.writing(pool.path) as con:
+    with writing.writing(pool.path) as con:
         con.execute("INSERT INTO retirements VALUES ('x', 'y', 1)")
         raise KeyboardInterrupt
 
@@ -282,7 +370,7 @@ def test_an_interrupted_commit_leaves_nothing(pool: Pool) -> None:
     assert pool.check() == []
 
 
-@pytest.mark.parametrize("opened", [database.reading, database.writing])
+@pytest.mark.parametrize("opened", [database.reading, writing.writing])
 def test_ctrl_c_in_the_middle_of_a_statement_is_a_keyboard_interrupt(pool: Pool, opened: Any) -> None:
     add(pool, "one")
     threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()

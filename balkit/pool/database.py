@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from balkit import texts
 from balkit.errors import PoolDamaged, PoolError, PoolLocked
@@ -33,8 +33,10 @@ BLANK = texts.digest("balkit pool")
 
 Config = dict[str, str | bool | int | float | list[str]]
 
-_CLOSED_OFF: Config = {"enable_external_access": "false", "python_enable_replacements": "false"}
-_WRITER = Lock()
+CLOSED_OFF: Config = {"enable_external_access": "false", "python_enable_replacements": "false"}
+#: This process's connections, and the name and inode of each one's file: DuckDB hands out one open file to all of them.
+_OPEN: WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, int]] = WeakKeyDictionary()
+_OPENING = Lock()
 _PID = re.compile(r"PID (\d+)")
 
 
@@ -68,7 +70,7 @@ def reading(
 
     Raises `PoolLocked` when a writer stays longer than `wait_s`, `PoolDamaged` when the file is not what HEAD says.
     """
-    config: Config = {**_CLOSED_OFF, "lock_configuration": "true"}
+    config: Config = {**CLOSED_OFF, "lock_configuration": "true"}
     if memory_mb is not None:
         config["memory_limit"] = f"{memory_mb}MB"
     with _opened(folder, config=config, read_only=True, wait_s=wait_s) as con:
@@ -76,79 +78,10 @@ def reading(
 
 
 @contextmanager
-def writing(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection inside one transaction; at the end COMMIT, CHECKPOINT, then HEAD. An error rolls all of it back.
-
-    Raises as `reading` does.
-    """
-    import duckdb
-
-    if not _WRITER.acquire(timeout=wait_s):
-        raise PoolLocked(f"{folder}: another thread of this process is writing", pid=os.getpid())
-    try:
-        with _opened(folder, config=_CLOSED_OFF, read_only=False, wait_s=wait_s) as con:
-            before = tip(con)
-            con.execute("BEGIN TRANSACTION")
-            try:
-                yield con
-            except BaseException:
-                with suppress(duckdb.Error):
-                    con.execute("ROLLBACK")
-                raise
-            con.execute("COMMIT")
-            after = tip(con)
-            if after != before or read_head(folder) != after:
-                con.execute("CHECKPOINT")
-                write_head(folder, tip=after)
-    finally:
-        _WRITER.release()
-
-
-@contextmanager
-def migrating(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection for migrations, which make their own transactions. Raises as `reading` does."""
-    with _opened(folder, config=_CLOSED_OFF, read_only=False, wait_s=wait_s) as con:
+def opened_for_writing(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the file itself that writes; nobody else can read meanwhile. Raises as `reading` does."""
+    with _opened(folder, config=CLOSED_OFF, read_only=False, wait_s=wait_s) as con:
         yield con
-
-
-def compact(
-    folder: Path, *, problems_of: Callable[[duckdb.DuckDBPyConnection], list[str]], wait_s: float = WAIT_S
-) -> tuple[int, int]:
-    """Rewrite the file without the room that commits left behind; its bytes before and after.
-
-    The copy takes the file's place only when `problems_of` finds nothing in it, and while the file is still held, so
-    that no writer comes in between. Raises as `reading` does.
-    """
-    import duckdb
-
-    path = (folder / "pool.duckdb").resolve()
-    fresh = path.with_name(f".pool.duckdb.{os.getpid()}.compact")
-    if not _WRITER.acquire(timeout=wait_s):
-        raise PoolLocked(f"{folder}: another thread of this process is writing", pid=os.getpid())
-    try:
-        with _opened(folder, config={}, read_only=False, wait_s=wait_s) as con:
-            for left in path.parent.glob(".pool.duckdb.*.compact*"):  # of a process that was killed
-                left.unlink()
-            con.execute("CHECKPOINT")
-            before = path.stat().st_size
-            name = con.sql("SELECT current_database()").fetchall()[0][0]
-            con.execute(f"ATTACH {_quoted(str(fresh))} AS packed")
-            con.execute(f'COPY FROM DATABASE "{name}" TO packed')
-            con.execute("DETACH packed")
-            with duckdb.connect(fresh, read_only=True) as copy:
-                problems = problems_of(copy)
-            if problems:
-                raise PoolDamaged("\n".join([f"{path}: is not compacted, since it is damaged", *problems]))
-            shutil.copymode(path, fresh)
-            settle(fresh, path)
-        return before, path.stat().st_size
-    finally:
-        fresh.unlink(missing_ok=True)
-        _WRITER.release()
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def tip(con: duckdb.DuckDBPyConnection) -> Tip:
@@ -231,46 +164,63 @@ def translated(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _opened(folder: Path, *, config: Config, read_only: bool, wait_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    head = read_head(folder)
-    con = _connect(folder / "pool.duckdb", config=config, read_only=read_only, wait_s=wait_s)
+    head, path = read_head(folder), folder / "pool.duckdb"
+    con = _connect(path, config=config, read_only=read_only, wait_s=wait_s)
     try:
         with translated(folder):
             _compare(con, folder=folder, head=head)
             yield con
     finally:
-        con.close()
+        with _OPENING:
+            con.close()
+            _OPEN.pop(con, None)
 
 
 def _connect(path: Path, *, config: Config, read_only: bool, wait_s: float) -> duckdb.DuckDBPyConnection:
-    import duckdb
-
     if not path.is_file():
-        raise _absent(path.parent)
+        raise absent(path.parent)
     until, pause = time.monotonic() + wait_s, 0.02
     while True:
         try:
-            with translated(path.parent):
-                before = path.stat().st_ino
-                con = duckdb.connect(path, read_only=read_only, config=config)
-            if path.stat().st_ino == before:
-                return con
-            con.close()  # it was compacted meanwhile: this is the file that it had been
+            found = _connected(path, config=config, read_only=read_only)
+            if found is not None:
+                return found
         except PoolError as error:
             if not _is_lock(error):
                 raise
             if time.monotonic() + pause > until:
                 raise _locked(path, error) from error.__cause__
+        else:
+            if time.monotonic() + pause > until:
+                raise _locked(path, None)
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
+
+
+def _connected(path: Path, *, config: Config, read_only: bool) -> duckdb.DuckDBPyConnection | None:
+    """None while the file is being replaced, or another thread still has the one before it open."""
+    import duckdb
+
+    with _OPENING, translated(path.parent):
+        name, inode = str(path.resolve()), path.stat().st_ino
+        if any(other == name and old != inode for other, old in _OPEN.values()):
+            return None
+        con = duckdb.connect(path, read_only=read_only, config=config)
+        if path.stat().st_ino != inode:
+            con.close()
+            return None
+        _OPEN[con] = name, inode
+        return con
 
 
 def _is_lock(error: PoolError) -> bool:
     return "Conflicting lock is held" in str(error) or "different configuration than existing" in str(error)
 
 
-def _locked(path: Path, error: PoolError) -> PoolLocked:
-    match = _PID.search(str(error))
-    pid = int(match[1]) if match else os.getpid() if "different configuration" in str(error) else None
+def _locked(path: Path, error: PoolError | None) -> PoolLocked:
+    match = None if error is None else _PID.search(str(error))
+    own = error is None or "different configuration" in str(error)
+    pid = int(match[1]) if match else os.getpid() if own else None
     who = (
         "another process"
         if pid is None
@@ -281,7 +231,8 @@ def _locked(path: Path, error: PoolError) -> PoolLocked:
     return PoolLocked(f"{path}: {who} has it open; wait until that is done, or end it, and try again", pid=pid)
 
 
-def _absent(folder: Path) -> PoolError:
+def absent(folder: Path) -> PoolError:
+    """The error for a folder without a pool, or without its file."""
     if read_head(folder) is not None:
         return PoolDamaged(f"{folder}: HEAD is there, pool.duckdb is not; restore the folder from a backup")
     return PoolError(

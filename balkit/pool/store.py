@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import polars as pl
 
 from balkit.errors import PoolError
-from balkit.pool import checks, commits, database, ingest, migrate, paying, sandbox, snapshots, tables
+from balkit.pool import checks, commits, database, ingest, migrate, paying, sandbox, snapshots, tables, writing
 from balkit.pool.commits import Commit
 from balkit.pool.files import Columns
 from balkit.pool.reads import View
@@ -81,10 +81,10 @@ class Pool:
         if not current and read_only:
             raise PoolError(f"{path}: has an older format; open it once for writing, which migrates it")
         if not current:
-            with database.migrating(pool.path, wait_s=wait_s) as con:
+            with writing.migrating(pool.path, wait_s=wait_s) as con:
                 migrate.migrate(con, known=known)
         if behind and not read_only:
-            with suppress(PoolError, OSError), database.writing(pool.path, wait_s=0.0):
+            with suppress(PoolError, OSError), writing.writing(pool.path, wait_s=0.0):
                 pass
         return pool
 
@@ -341,7 +341,7 @@ class Pool:
         """
         if self.read_only:
             raise PoolError(f"{self.path}: was opened read-only; Pool.open({str(self.path)!r}) to write")
-        return database.compact(
+        return writing.compact(
             self.path, problems_of=lambda con: checks.of_the_file(con, folder=self.path), wait_s=self._wait_s
         )
 
@@ -361,7 +361,7 @@ class Pool:
         if self.read_only:
             raise PoolError(f"{self.path}: was opened read-only; Pool.open({str(self.path)!r}) to write")
         wait_s = max(self._wait_s, PATIENCE_S) if patient else self._wait_s
-        with database.writing(self.path, wait_s=wait_s) as con:
+        with writing.writing(self.path, wait_s=wait_s) as con:
             yield con
 
 
