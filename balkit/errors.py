@@ -38,15 +38,16 @@ class BalkitError(Exception):
 class Problems(BalkitError):
     """An error that lists everything found wrong, not only the first thing.
 
-    `problems` holds one line each.
+    `problems` holds one line each; `total` counts them, also those beyond what an error keeps.
     """
 
-    def __init__(self, what: str, problems: Sequence[str]) -> None:
+    def __init__(self, what: str, problems: Sequence[str], *, total: int | None = None) -> None:
         self.what = what
         self.problems = list(problems)
+        self.total = len(self.problems) if total is None else total
         shown = [f"  - {line}" for line in self.problems[:50]]
-        if len(self.problems) > len(shown):
-            shown.append(f"  ... and {len(self.problems) - len(shown)} more")
+        if self.total > len(shown):
+            shown.append(f"  ... and {self.total - len(shown):,} more")
         super().__init__("\n".join([what, *shown]))
 
 

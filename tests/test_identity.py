@@ -11,9 +11,9 @@ from balkit.pool import identity
 
 #: Weighted towards what the rules speak of: signs beside words, digits and spaces, odd white space, other scripts.
 SIGNS = st.text(st.sampled_from(list("abZ19 .,!?()[]${}\\:;'\"-+=_~^\n\t\r")), max_size=30)
-WORDS = st.lists(st.sampled_from(["\\left", "\\right", "late!", "(late)", "[ab]", "3.5", ".5", "x^{2}", "..", " "])).map(
-    "".join
-)
+WORDS = st.lists(
+    st.sampled_from(["\\left", "\\right", "late!", "(late)", "[ab]", "3.5", ".5", "x^{2}", "..", " "])
+).map("".join)
 ODD = st.text(st.sampled_from(list("a1 éÉßﬁ\x00\x0b\x0c\x1c\x7f\x85\u00a0\u2028İ語א\u0301😀")), max_size=12)
 TEXTS = st.lists(SIGNS | WORDS | ODD | st.text(max_size=20), min_size=1, max_size=30)
 

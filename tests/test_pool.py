@@ -8,14 +8,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pool_rows import add, call, examples, rationales, scores, stage_commit
 
 from balkit import frames
 from balkit.errors import FrameError, PoolError
-from balkit.pool import Commit, Pool
-from balkit.pool.tables import TABLES, content_digest, frame_digest
+from balkit.pool import Commit, Pool, tables, writing
+from balkit.pool.tables import frame_digest
 
 
 @pytest.fixture
@@ -283,13 +281,19 @@ def test_a_prompt_of_megabytes_comes_back_whole(pool: Pool) -> None:
     assert pool.check() == []
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=5, unique=True), st.randoms())
-def test_the_content_digest_ignores_row_order(prompts: list[str], random: object) -> None:
-    rows = examples(*prompts)
-    labels = rows.select(list(TABLES["labels"].columns))
-    shuffled = labels.sample(fraction=1.0, shuffle=True, seed=random.randint(0, 9))  # type: ignore[attr-defined]
-    assert content_digest({"labels": labels}) == content_digest({"labels": shuffled})
+def test_the_content_digest_ignores_row_order_and_how_the_rows_came(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "BLOCK", 8)
+    labels = examples(*(f"prompt {i}" for i in range(30))).select(list(tables.TABLES["labels"].columns))
+    ways = [labels, labels.reverse(), labels.sort("example_id").to_arrow().to_reader, labels.tail(29)]
+    with writing.writing(pool.path) as con:
+        for rows in ways:
+            tables.append(con, rows={"labels": rows}, message="")
+        found = [tables.content_digest(con, version=version) for version in (1, 2, 3, 4)]
+    assert found[0] == found[1] == found[2] != found[3]
+    stored = pool.sql("SELECT content FROM versions ORDER BY version")["content"].to_list()
+    assert stored == found
 
 
 @pytest.mark.parametrize(

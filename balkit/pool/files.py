@@ -1,355 +1,303 @@
-"""JSONL, CSV, TSV, Parquet and Arrow files, packed or not, and frames, as cells of text with the place of every row."""
+"""Sources of rows, read in pieces: what each kind gives is cells of text with the place of every row.
+
+Memory does not grow with a source: a piece holds `ROWS` rows at most, and a line `LINE_BYTES` bytes.
+"""
 
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow
 
+from balkit.pool import fields, tabular
+from balkit.pool.fields import NOWHERE, Columns, Problem, RowProblem
+from balkit.pool.tabular import CHARACTERS, ROWS, Piece, Unreadable
 
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of the source hold what; without `answer` no reference answer is known.
+#: The longest line that is read, in bytes.
+LINE_BYTES = 2**28
 
-    A name that is no column is read as a path into one: `meta.subject`, `messages.0.content`. `domain_is` names the
-    domain of all rows, where no column does.
-    """
+#: Rows after which a column that none of them has is taken to be missing.
+_ENOUGH_ROWS = 100_000
 
-    prompt: str
-    answer: str | None
-    domain: str | None
-    domain_is: str | None = None
-
-    def names(self) -> list[str]:
-        """The columns that are read."""
-        return list(dict.fromkeys(name for name in (self.prompt, self.answer, self.domain) if name is not None))
-
-    def row(self, number: int, cells: Mapping[str, str | None]) -> Row:
-        """A row of `Table.cells`."""
-        answer = cells[self.answer] if self.answer else None
-        return number, cells[self.prompt], answer, cells[self.domain] if self.domain else self.domain_is
-
-
-@dataclass(frozen=True)
-class Table:
-    """One source. `cells` are number, prompt, reference, domain; `broken` says that it could not be read to its end."""
-
-    name: str
-    unit: str
-    columns: Columns
-    cells: pl.DataFrame
-    problems: list[str] = field(default_factory=list)
-    broken: bool = False
-
-    def place(self, number: int) -> str:
-        """Where a row stands, for messages: `data/train.jsonl line 7` (from 1), or `frame row 6` (from 0)."""
-        return f"{self.name} {self.unit} {number}"
-
-
-class RowProblem(str):
-    """What is wrong with one row, which is left out; the other rows of its source stand without it."""
-
-
-Row = tuple[int, str | None, str | None, str | None]
-Rows = list[Row]
+#: Names of keys that are remembered, for the message on a missing one.
+_MOST_KEYS = 1000
 
 STDIN = "-"
 
-_SCHEMA = {"number": pl.Int64, "prompt": pl.String, "reference": pl.String, "domain": pl.String}
+
+@dataclass(frozen=True)
+class Source:
+    """A source by its name, what its rows are counted in, and its pieces."""
+
+    name: str
+    unit: str
+    pieces: Iterator[Piece]
 
 
-def read(source: object, *, columns: Columns, name: str = "frame") -> Table:
-    """The cells of a file or a frame; whatever is wrong is in `problems`, nothing is raised."""
-    if isinstance(source, pl.DataFrame):
-        return _frame(source, columns, name=name)
+def read(source: object, *, columns: Columns, name: str = "frame") -> Source:
+    """The pieces of a file, a folder of `datasets`, a name on the hub, or a frame. Whatever is wrong is in them."""
     if not isinstance(source, str | Path):
-        return _broken(name, columns, f"{name}: is a {type(source).__name__}, not a path or a polars frame")
+        return Source(name, "row", _guarded(tabular.of_object(source, columns, name=name)))
     if str(source) == STDIN:
-        return _jsonl("stdin", sys.stdin.buffer.read() if sys.stdin is not None else b"", columns)
+        stream = sys.stdin.buffer if sys.stdin is not None else io.BytesIO()
+        return Source("stdin", "line", _guarded(_jsonl("stdin", stream, columns)))
+    if tabular.is_hub_name(str(source)):
+        return Source(str(source), "row", _guarded(tabular.of_hub(str(source), columns)))
     path = Path(source)
+    if path.is_dir():
+        return Source(str(path), "row", _guarded(tabular.of_folder(path, columns)))
     *inner, suffix = ("", *(part.lower() for part in path.suffixes))
     packing = _PACKINGS.get(suffix)
     kind = inner[-1] if packing and inner else suffix
-    if kind not in _TEXTS and kind not in _FRAMES:
-        known = f"{', '.join([*_TEXTS, *_FRAMES])}, alone or packed as {', '.join(_PACKINGS)}"
-        return _broken(str(path), columns, f"{path}: {kind or 'no suffix'} is not one of {known}")
-    if path.is_dir():
-        return _broken(str(path), columns, f"{path}: is a folder; name its files")
+    if kind in _TEXTS:
+        return Source(str(path), "line", _guarded(_text_file(path, _TEXTS[kind], packing, columns)))
+    return Source(str(path), "row", _guarded(_frame_file(path, kind, packing, columns)))
+
+
+def _guarded(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """What stops a source becomes its last piece."""
     try:
-        if kind in _FRAMES and packing is None:
-            with path.open("rb") as file:  # polars would read a name with `*` as many files
-                return _FRAMES[kind](str(path), file, columns)
-        with pyarrow.input_stream(str(path), compression=packing) as stream:
-            content = stream.read()
-        if kind in _FRAMES:
-            return _FRAMES[kind](str(path), io.BytesIO(content), columns)
-        return _TEXTS[kind](str(path), content, columns)
+        yield from pieces
+    except Unreadable as error:
+        yield Piece(problems=[str(problem) for problem in error.args])
+
+
+@contextmanager
+def _opened(path: Path, packing: str | None) -> Iterator[BinaryIO]:
+    try:
+        with ExitStack() as stack:
+            if packing is None:  # polars and pyarrow would read a name with `*` as many files
+                yield stack.enter_context(path.open("rb"))
+            else:
+                packed = stack.enter_context(path.open("rb"))
+                stream = stack.enter_context(pyarrow.CompressedInputStream(packed, packing))
+                yield io.BufferedReader(stream, 2**20)
     except FileNotFoundError:
-        return _broken(str(path), columns, f"{path}: no such file")
-    except OSError as error:
-        return _broken(str(path), columns, f"{path}: cannot be read: {error.strerror or error}")
+        raise Unreadable(f"{path}: no such file") from None
+    except (OSError, EOFError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise Unreadable(f"{path}: cannot be read: {said}") from error
 
 
-def _jsonl(path: str, content: bytes, columns: Columns) -> Table:
-    text = _decoded(path, content)
-    if isinstance(text, _Problem):
-        return _broken(path, columns, text)
-    bodies: list[tuple[int, dict[str, object]]] = []
-    problems: list[str] = []
-    if text.lstrip().startswith("["):
-        return _broken(path, columns, f"{path}: is a JSON array; write one object a line")
-    for number, line in enumerate(text.split("\n"), 1):
+def _text_file(path: Path, parse: Callable[..., Iterator[Piece]], packing: str | None, columns: Columns) -> Any:
+    with _opened(path, packing) as stream:
+        yield from parse(str(path), stream, columns)
+
+
+def _frame_file(path: Path, kind: str, packing: str | None, columns: Columns) -> Iterator[Piece]:
+    if kind not in tabular.KINDS:
+        known = f"{', '.join([*_TEXTS, *tabular.KINDS])}, alone or packed as {', '.join(_PACKINGS)}"
+        raise Unreadable(f"{path}: {kind or 'no suffix'} is not one of {known}")
+    with _opened(path, packing) as stream:
+        if packing is None:
+            yield from tabular.KINDS[kind](str(path), stream, columns)
+            return
+        with tempfile.TemporaryFile() as whole:  # these kinds are read from their end
+            while body := stream.read(2**24):
+                whole.write(body)
+            whole.seek(0)
+            yield from tabular.KINDS[kind](str(path), whole, columns)
+
+
+def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file, counted from 1."""
+    number = 0
+    while raw := stream.readline(LINE_BYTES + 1):
+        number += 1
+        if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise Unreadable(f"{name}: is UTF-16; save it as UTF-8")
+        if len(raw) > LINE_BYTES:
+            raise Unreadable(
+                f"{name} line {number}: is longer than {LINE_BYTES // 2**20} MiB; is it one record a line?"
+            )
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            said = f"not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+            raise Unreadable(f"{name} line {number}: {said}") from None
+
+
+@dataclass
+class _Gathered:
+    """Rows of one source on their way into pieces."""
+
+    name: str
+    columns: Columns
+    numbers: list[int] = field(default_factory=list)
+    rows: list[dict[str, object]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    size: int = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.rows) + len(self.problems) >= ROWS or self.size >= CHARACTERS
+
+    def put(self, number: int, row: dict[str, object], *, size: int) -> None:
+        self.numbers.append(number)
+        self.rows.append(row)
+        self.size += size
+
+    def refuse(self, number: int, said: str) -> None:
+        self.problems.append(RowProblem(f"{self.name} line {number}: {said}"))
+
+    def piece(self) -> Piece:
+        """What was gathered, and begin anew."""
+        columns, cells = self.columns, {part: list[str | None]() for part in tabular.PARTS}
+        numbers: list[int] = []
+        for number, row in zip(self.numbers, self.rows, strict=True):
+            found = {part: fields_.value(row, part=part) for part, fields_ in columns.fields.items()}
+            wrong = {
+                said if columns.fields[part].is_template else f"{columns.fields[part].text!r} {said}": None
+                for part, said in found.items()
+                if isinstance(said, Problem)
+            }
+            for said in wrong:
+                self.refuse(number, said)
+            if not wrong:
+                numbers.append(number)
+                for part in tabular.PARTS:
+                    text = found.get(tabular.PART_OF[part], columns.domain_is if part == "domain" else None)
+                    cells[part].append(text)
+        frame = pl.DataFrame({"number": numbers, **cells}, schema=tabular.CELLS)
+        if columns.domain_sql is not None:
+            kept = set(numbers)
+            rows = [row for number, row in zip(self.numbers, self.rows, strict=True) if number in kept]
+            given = {name: [_for_sql(row.get(name)) for row in rows] for name in columns.sql_names}
+            named = pl.DataFrame(given, schema=dict.fromkeys(columns.sql_names, pl.String))
+            frame = tabular.with_domain(self.name, frame, columns, named=named)
+        piece = Piece(frame, self.problems)
+        self.numbers, self.rows, self.problems, self.size = [], [], [], 0
+        return piece
+
+
+def _jsonl(name: str, stream: BinaryIO, columns: Columns) -> Iterator[Piece]:
+    gathered = _Gathered(name, columns)
+    keys: dict[str, None] = {}
+    unmet = set(columns.names)
+    read_rows, empty = 0, True
+    for number, line in _lines(name, stream):
         if not line.strip():
             continue
+        if empty and line.lstrip().startswith("["):
+            raise Unreadable(f"{name}: is a JSON array; write one object a line")
+        empty = False
         body = _object(line)
-        if isinstance(body, _Problem):
-            problems.append(RowProblem(f"{path} line {number}: {body}"))
-        else:
-            bodies.append((number, body))
-    seen = dict.fromkeys(key for _, body in bodies for key in body)
-    seen |= {name: None for name in columns.names() if any(_at(body, name) is not _NOWHERE for _, body in bodies)}
-    absent = _absent(path, columns, list(seen)) if bodies else []
-    rows: Rows = []
-    for number, body in bodies if not absent else []:
-        values = {name: _at(body, name) for name in columns.names()}
-        lacking = [name for name, value in values.items() if value is _NOWHERE]
-        cells = {name: _text(value) for name, value in values.items() if value is not _NOWHERE}
-        wrong = [f"{name!r} {cell}" for name, cell in cells.items() if isinstance(cell, _Problem)]
+        if isinstance(body, Problem):
+            gathered.refuse(number, body)
+            continue
+        if len(keys) < _MOST_KEYS:
+            keys |= dict.fromkeys(body)
+        row = {path: fields.at(body, path) for path in columns.names}
+        unmet -= {path for path in unmet if row[path] is not NOWHERE}
+        lacking = [path for path in columns.paths if row[path] is NOWHERE]
         if lacking:
-            wrong.append(f"no key {', '.join(map(repr, lacking))} (it has: {', '.join(body) or 'none'})")
-        if wrong:
-            problems += [RowProblem(f"{path} line {number}: {what}") for what in wrong]
+            listed = ", ".join(list(body)[:100]) or "none"
+            gathered.refuse(number, f"no key {', '.join(map(repr, lacking))} (it has: {listed})")
         else:
-            rows.append(columns.row(number, cells))
-    return _table(path, "line", columns, rows, [*absent, *problems], empty=not bodies)
+            gathered.put(number, row, size=len(line))
+        read_rows += 1
+        if gathered.full:
+            yield gathered.piece()
+        if unmet and read_rows == _ENOUGH_ROWS:
+            break
+    if unmet and read_rows:
+        yield Piece(problems=fields.absent(name, sorted(unmet, key=columns.names.index), list(keys)), instead=True)
+        return
+    last = gathered.piece()
+    yield last if not empty else Piece(problems=[f"{name}: holds no rows"])
 
 
-def _at(body: object, name: str) -> object:
-    """The value of a key, or at the end of a path of keys and places; `_NOWHERE` where there is none."""
-    if isinstance(body, dict) and name in body:
-        return body[name]
-    for part in name.split("."):
-        if isinstance(body, dict) and part in body:
-            body = body[part]
-        elif isinstance(body, list) and _is_place(part) and int(part) < len(body):
-            body = body[int(part)]
-        else:
-            return _NOWHERE
-    return body
-
-
-def _is_place(part: str) -> bool:
-    return part.isascii() and part.isdigit() and len(part) < 10
-
-
-def _csv(path: str, body: bytes, columns: Columns, *, delimiter: str = ",") -> Table:
-    text = _decoded(path, body)
-    if isinstance(text, _Problem):
-        return _broken(path, columns, text)
-    old = csv.field_size_limit(sys.maxsize)  # a prompt may be longer than the 128 KiB that csv allows
+def _csv(name: str, stream: BinaryIO, columns: Columns, *, delimiter: str = ",") -> Iterator[Piece]:
+    old = csv.field_size_limit(LINE_BYTES)  # a prompt may be longer than the 128 KiB that csv allows
     try:
-        return _records(path, columns, text, delimiter=delimiter)
+        yield from _records(name, _csv_lines(name, stream), columns, delimiter=delimiter)
     finally:
         csv.field_size_limit(old)
 
 
-def _records(path: str, columns: Columns, text: str, *, delimiter: str) -> Table:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: Rows = []
-    problems: list[str] = []
+def _csv_lines(name: str, stream: BinaryIO) -> Iterator[str]:
+    """Lines as csv wants them: their ends kept, and cut at a carriage return that stands alone too."""
+    for _, line in _lines(name, stream):
+        if "\r" in line[:-2]:
+            yield from io.StringIO(line, newline="")
+        else:
+            yield line
+
+
+def _records(name: str, lines: Iterator[str], columns: Columns, *, delimiter: str) -> Iterator[Piece]:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    gathered = _Gathered(name, columns)
     header: list[str] | None = None
-    at: Mapping[str, int] = {}
-    begins = 1
+    places: Mapping[str, int] = {}
+    begins, empty = 1, True
     try:
         for record in reader:
             number, begins = begins, reader.line_num + 1
             if not record:
                 continue
             if header is None:
-                header = [name.strip() for name in record]
-                absent = _absent(path, columns, header)
-                absent += [
-                    f"{path}: column {name!r} stands {header.count(name)} times"
-                    for name in columns.names()
-                    if header.count(name) > 1
-                ]
-                if absent:
-                    return _table(path, "line", columns, [], absent)
-                at = {name: header.index(name) for name in columns.names()}
-            elif len(record) != len(header):
-                said = f"{path} line {number}: {len(record)} fields, the header has {len(header)}"
-                problems.append(RowProblem(said))
+                header = [column.strip() for column in record]
+                places = _places(name, header, columns)
+                continue
+            empty = False
+            if len(record) != len(header):
+                gathered.refuse(number, f"{len(record)} fields, the header has {len(header)}")
             else:
-                rows.append(columns.row(number, {name: record[place] for name, place in at.items()}))
+                row: dict[str, object] = {path: record[place] for path, place in places.items()}
+                gathered.put(number, row, size=sum(map(len, record)))
+            if gathered.full:
+                yield gathered.piece()
     except csv.Error as error:
-        problems.append(f"{path} line {begins}: {error}")
-    return _table(path, "line", columns, rows, problems, empty=not rows and not problems)
+        yield gathered.piece()
+        raise Unreadable(f"{name} line {begins}: {error}") from error
+    yield gathered.piece() if not empty else Piece(problems=[f"{name}: holds no rows"])
 
 
-def _parquet(name: str, source: BinaryIO, columns: Columns) -> Table:
-    try:
-        schema = pl.read_parquet_schema(source)
-        source.seek(0)
-        wanted = {column if column in schema else column.partition(".")[0] for column in columns.names()}
-        frame = pl.read_parquet(source, columns=[column for column in schema if column in wanted])
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        return _broken(name, columns, f"{name}: not a Parquet file: {str(error).splitlines()[0]}")
-    return _frame(frame, columns, name=name, seen=list(schema))
-
-
-def _arrow(name: str, source: BinaryIO, columns: Columns) -> Table:
-    try:
-        is_file = source.read(6) == b"ARROW1"
-        source.seek(0)
-        frame = pl.read_ipc(source) if is_file else pl.read_ipc_stream(io.BytesIO(source.read()))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        return _broken(name, columns, f"{name}: not an Arrow file: {str(error).splitlines()[0]}")
-    return _frame(frame, columns, name=name)
-
-
-def _series(frame: pl.DataFrame, name: str) -> pl.Series | None:
-    """A column, or what a path into one leads to; None where there is none."""
-    if name in frame.columns:
-        return frame[name]
-    root, *parts = name.split(".")
-    found = frame[root] if root in frame.columns else None
-    for part in parts:
-        if found is None:
-            break
-        if isinstance(found.dtype, pl.Struct) and part in {field.name for field in found.dtype.fields}:
-            found = found.struct.field(part)
-        elif isinstance(found.dtype, pl.List) and _is_place(part) and (found.list.len() > int(part)).any():
-            found = found.list.get(int(part), null_on_oob=True)
-        else:
-            found = None
-    return found
-
-
-def _frame(frame: pl.DataFrame, columns: Columns, *, name: str, seen: Sequence[str] | None = None) -> Table:
-    """`seen` are the columns of the source, where the frame holds some of them only."""
-    series_of = {column: _series(frame, column) for column in columns.names()}
-    paths = [column for column, series in series_of.items() if series is not None]
-    problems = _absent(name, columns, list(dict.fromkeys([*(seen or frame.columns), *paths])))
+def _places(name: str, header: list[str], columns: Columns) -> dict[str, int]:
+    problems = fields.absent(name, columns.names, header)
+    for path in columns.names:
+        if header.count(path) > 1:
+            problems.append(f"{name}: column {path!r} stands {header.count(path)} times")
     if problems:
-        return _table(name, "row", columns, [], problems)
-    cells, whole = {}, pl.repeat(True, frame.height, dtype=pl.Boolean, eager=True)
-    for column, series in series_of.items():
-        assert series is not None
-        dtype = series.dtype
-        if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
-            problems.append(f"{name}: column {column!r} is {dtype}, not text, numbers or true/false")
-            continue
-        if dtype.is_float():
-            odd = (~series.is_finite()).fill_null(False)
-            whole &= ~odd
-            rows = odd.arg_true().to_list()
-            problems += [RowProblem(f"{name} row {row}: {column!r} {_not_finite(series[row])}") for row in rows]
-        try:
-            cells[column] = series.cast(pl.String)
-        except pl.exceptions.PolarsError:
-            problems.append(f"{name}: column {column!r} is {dtype}, which is no text; write it as text")
-    if any(not isinstance(problem, RowProblem) for problem in problems):
-        return _table(name, "row", columns, [], problems)
-    answer = cells[columns.answer] if columns.answer else pl.Series([None] * frame.height, dtype=pl.String)
-    numbers = pl.int_range(frame.height, dtype=pl.Int64, eager=True)
-    same = pl.Series([columns.domain_is] * frame.height, dtype=pl.String)
-    domain = cells[columns.domain] if columns.domain else same
-    parts = dict(zip(_SCHEMA, (numbers, cells[columns.prompt], answer, domain), strict=True))
-    problems += [] if frame.height else [f"{name}: holds no rows"]
-    return Table(name, "row", columns, pl.DataFrame(parts).filter(whole), problems)
+        raise Unreadable(*problems)
+    return {path: header.index(path) for path in columns.names}
 
 
-#: What a path that leads nowhere gives; a null that is written is something else.
-_NOWHERE = object()
+def _object(line: str) -> dict[str, object] | Problem:
+    try:
+        body = json.loads(line, parse_int=str, parse_float=str, parse_constant=float)
+    except json.JSONDecodeError as error:
+        return Problem(f"not JSON: {error.msg} at column {error.colno}")
+    except RecursionError:
+        return Problem("not JSON that can be read: nested too deeply")
+    return body if isinstance(body, dict) else Problem(f"not a JSON object: {line.strip()[:40]}")
+
+
+def _for_sql(value: object) -> str | None:
+    """A JSON value as SQL sees it: text; what is nested, as JSON text."""
+    if value is NOWHERE or value is None:
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+
 
 _PACKINGS = {".gz": "gzip", ".zst": "zstd"}
-_TEXTS: Mapping[str, Callable[[str, bytes, Columns], Table]] = {
+_TEXTS: Mapping[str, Callable[..., Iterator[Piece]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _jsonl,
     ".csv": _csv,
     ".tsv": partial(_csv, delimiter="\t"),
 }
-_FRAMES: Mapping[str, Callable[[str, BinaryIO, Columns], Table]] = {
-    ".parquet": _parquet,
-    ".arrow": _arrow,
-    ".feather": _arrow,
-}
-
-
-class _Problem(str):
-    """What is wrong with a cell, a line or a file, where text was expected."""
-
-
-def _table(
-    name: str, unit: str, columns: Columns, rows: Rows, problems: Sequence[str], *, empty: bool = False
-) -> Table:
-    found = list(problems)
-    if empty and not found:
-        found.append(f"{name}: holds no rows")
-    return Table(name, unit, columns, pl.DataFrame(rows, schema=_SCHEMA, orient="row"), found)
-
-
-def _broken(name: str, columns: Columns, problem: str) -> Table:
-    return Table(name, "line", columns, pl.DataFrame(schema=_SCHEMA), [str(problem)], broken=True)
-
-
-def _decoded(path: str, body: bytes) -> str | _Problem:
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return _Problem(f"{path}: is UTF-16; save it as UTF-8")
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        return _Problem(f"{path} line {line}: not UTF-8 (byte 0x{body[error.start]:02x}); save the file as UTF-8")
-
-
-def _object(line: str) -> dict[str, object] | _Problem:
-    try:
-        body = json.loads(line, parse_int=str, parse_float=str, parse_constant=float)
-    except json.JSONDecodeError as error:
-        return _Problem(f"not JSON: {error.msg} at column {error.colno}")
-    except RecursionError:
-        return _Problem("not JSON that can be read: nested too deeply")
-    return body if isinstance(body, dict) else _Problem(f"not a JSON object: {line.strip()[:40]}")
-
-
-def _text(value: object) -> str | _Problem | None:
-    """A JSON cell as text; numbers arrive as they were written."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return _Problem(_not_finite(value))
-    if isinstance(value, str):
-        if value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value):
-            return value
-        return _Problem("holds half of a surrogate pair, which is no text")
-    return None if value is None else _Problem(f"is a {type(value).__name__}, not text, a number or true/false")
-
-
-def _not_finite(value: float) -> str:
-    return (
-        f"is {'NaN' if math.isnan(value) else value}, not text or a finite number; write null where no value is known"
-    )
-
-
-def _absent(name: str, columns: Columns, found: Sequence[str]) -> list[str]:
-    problems = []
-    for column in columns.names():
-        if column not in found:
-            folded = {other.casefold(): other for other in found}
-            close = difflib.get_close_matches(column.casefold(), list(folded), n=1, cutoff=0.5)
-            hint = f"; did you mean {folded[close[0]]!r}?" if close else ""
-            problems.append(f"{name}: no column {column!r}{hint} (it has: {', '.join(found) or 'none'})")
-    return problems

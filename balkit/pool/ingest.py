@@ -1,28 +1,34 @@
-"""Files and frames into EXAMPLES, with every problem found at once and its place.
+"""Files and frames into examples, with every problem found at once and its place.
 
-Reading (`files.py`) gives cells as text; here they become examples, or problems.
+Reading (`files.py`) gives cells as text; here they become staged examples, or problems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
-import polars as pl
-
-from balkit import texts
 from balkit.errors import IngestError
-from balkit.pool import commits, database
-from balkit.pool.files import Columns, RowProblem, Table, read
+from balkit.pool import commits, database, staging, tabular
+from balkit.pool.fields import Columns, RowProblem
+from balkit.pool.files import read
+from balkit.pool.staging import Staging
+from balkit.pool.tables import Stream
 
 if TYPE_CHECKING:
     import duckdb
 
-Source = str | Path | pl.DataFrame
+#: A path, a name with stars, `-`, `hf:OWNER/NAME`, or a frame: polars, pandas, Arrow, `datasets`.
+Source = Any
 
 _OF_A_POOL = ("HEAD", "pool.duckdb", "calls.sqlite")
+
+#: Problems that an error holds at most; it counts the others.
+_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -45,64 +51,159 @@ class AddReport:
     skipped: int = 0
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Examples as read, duplicates included, and where each stood (`place`).
+@dataclass
+class Found:
+    """The problems so far. Those of single rows go to `sink`, a file, where one is given, and are no errors then."""
 
-    `bad` says of every row that cannot be added why; None where such a row is an error instead.
-    """
+    sink: TextIO | None = None
+    lines: list[str] = field(default_factory=list)
+    total: int = 0
+    fatal: bool = False
 
-    examples: pl.DataFrame
-    origin: str
-    split: str
-    bad: list[str] | None = None
+    def put(self, problems: Iterable[str]) -> None:
+        """Note problems; one that is no `RowProblem` is an error whatever may be left out."""
+        for problem in problems:
+            row = isinstance(problem, RowProblem) and self.sink is not None
+            self.fatal |= not row
+            self.total += 1
+            if row and self.sink is not None:
+                self.sink.write(f"{problem}\n")
+            elif len(self.lines) < _KEPT:
+                self.lines.append(problem)
+
+    def check(self) -> None:
+        """Raise `IngestError` where anything stops the addition."""
+        if self.fatal:
+            raise refused(self.lines, total=max(len(self.lines), 0 if self.sink else self.total))
 
 
-def prepare(
-    source: Source | Sequence[Source], *, columns: Columns, split: str, origin: str, skip_bad: Path | None = None
-) -> Batch:
-    """The examples of all sources. Raises `IngestError` with every problem of every source.
+def stage(sources: Sequence[Source], staged: Staging, *, columns: Columns, found: Found) -> None:
+    """The examples of all sources into a staging. Raises `IngestError` with every problem of every source."""
+    for number, item in enumerate(sources):
+        table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
+        staged.source(table.name, table.unit)
+        before = len(found.lines), found.total
+        for piece in table.pieces:
+            if piece.instead:
+                del found.lines[before[0] :]
+                found.total = before[1]
+            found.put(piece.problems)
+            if piece.cells.height:
+                rows, problems = staging.examples_of(piece, place=f"{table.name} {table.unit}", columns=columns)
+                found.put(problems)
+                staged.put(rows)
+    found.put(map(RowProblem, staged.tear("contradictions")))
+    found.check()
+    staged.settle()
 
-    With `skip_bad`, the file that will name them, the problems of single rows are no errors; a source that cannot be
-    read still is.
-    """
-    problems = []
+
+def sources_of(source: Source | Sequence[Source]) -> list[Source]:
+    """The single sources that were named."""
+    given = list(source) if isinstance(source, list | tuple) else [source]
+    return [part for one in given for part in _named(one)]
+
+
+def problems_of(sources: Sequence[Source], *, columns: Columns, split: str, origin: str) -> list[str]:
+    """What is wrong before anything is read."""
+    problems = columns.problems()
     if split not in commits.SPLITS:
         problems.append(f"split {split!r} is not one of {', '.join(commits.SPLITS)}")
-    if (columns.domain is None) == (columns.domain_is is None):
-        problems.append("the domain comes from a column (domain) or is the same for all rows (domain_is): name one")
     if origin not in commits.ORIGINS:
         problems.append(f"origin {origin!r} is not one of {', '.join(commits.ORIGINS)}")
-    sources: list[Source] = [source] if isinstance(source, str | Path | pl.DataFrame) else list(source)
     if not sources:
         problems.append("no file was given")
-    items = [part for one in sources for part in _named(one)]
-    problems += _unfit(skip_bad, items) if skip_bad is not None else []
+    return problems
+
+
+@contextmanager
+def bad_rows(path: Path | None, sources: Sequence[Source]) -> Iterator[TextIO | None]:
+    """A file for the rows that are left out, beside its name until `keep` moves it there."""
+    if path is None:
+        yield None
+        return
+    problems = _unfit(path, sources)
     if problems:
         raise refused(problems)
-    parts: list[pl.DataFrame] = []
-    for number, item in enumerate(items):
-        table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
-        problems += table.problems
-        if not table.broken:
-            part, found = _examples(table)
-            parts.append(part)
-            problems += found
-    if not parts:
-        raise refused(problems)
-    examples = pl.concat(parts)
-    torn = _contradictions(examples)
-    problems += map(RowProblem, torn["problem"])
-    bad: list[str] = [problem for problem in problems if isinstance(problem, RowProblem)]
-    if problems if skip_bad is None else len(bad) < len(problems):
-        raise refused(problems)
-    examples = examples.join(torn, on="place", how="anti", maintain_order="left")
-    return Batch(examples, origin, split, None if skip_bad is None else bad)
+    draft = draft_of(path)
+    try:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """Where the bad rows are written before the addition is sure."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def keep(file: TextIO, path: Path) -> None:
+    """Give the file of bad rows its name."""
+    file.flush()
+    os.fsync(file.fileno())
+    database.settle(draft_of(path), path)
+
+
+def refused(problems: Sequence[str], *, total: int | None = None) -> IngestError:
+    """The error for rows that cannot be added."""
+    count = len(problems) if total is None else total
+    return IngestError(f"nothing was added: {count:,} problem{'s' * (count != 1)}", problems, total=count)
+
+
+def against(con: duckdb.DuckDBPyConnection, staged: Staging, *, split: str, version: int, found: Found) -> None:
+    """Leave out the staged examples that the pool has with another domain or split at `version`.
+
+    Raises `IngestError` for these, unless bad rows are left out.
+    """
+    con.register("incoming", staged.reader("SELECT DISTINCT example_id FROM staged"))
+    staged.fill("known", con.sql(database.queries()["stored_labels"], params={"version": version}).to_arrow_reader())
+    con.unregister("incoming")
+    found.put(map(RowProblem, staged.tear("disagreements", split=split)))
+    found.check()
+    staged.settle()
+    staged.con.execute(f"CREATE TABLE fresh AS {database.queries()['fresh']}")
+
+
+def rows_of(staged: Staging, *, split: str, origin: str) -> dict[str, Stream]:
+    """What a staging that was held against a pool adds to it."""
+
+    def examples() -> Any:
+        return staged.reader("SELECT example_id, prompt, reference, []::VARCHAR[] AS parents, prompt_key FROM fresh")
+
+    def labels() -> Any:
+        sql = "SELECT example_id, domain, $split AS split, $origin AS origin FROM fresh"
+        return staged.reader(sql, split=split, origin=origin)
+
+    return {"examples": examples, "labels": labels}
+
+
+def leaks_of(con: duckdb.DuckDBPyConnection, staged: Staging, *, version: int) -> int:
+    """How many train examples at `version` stand in eval with a prompt of a staged one."""
+    con.register("incoming", staged.reader("SELECT DISTINCT prompt_key FROM staged"))
+    count: int = database.ask(con, "incoming_leaks", version=version)["leaks"][0]
+    con.unregister("incoming")
+    return count
+
+
+def report(con: duckdb.DuckDBPyConnection, staged: Staging, *, version: int, skipped: int) -> AddReport:
+    """What the addition did, now that `version` is the pool's newest."""
+    counts = staged.ask("staged_counts").row(0, named=True)
+    return AddReport(
+        version=version,
+        rows=counts["rows"],
+        new=counts["new"],
+        duplicate=counts["rows"] - counts["new"],
+        leaks=leaks_of(con, staged, version=version),
+        without_answer=counts["unanswered"],
+        domains=counts["domains"],
+        skipped=skipped,
+    )
 
 
 def _named(source: Source) -> list[Source]:
     """The files that a name with `*`, `?` or `[...]` stands for, sorted; any other source alone."""
-    if not isinstance(source, str | Path) or not set("*?[") & set(str(source)) or Path(source).exists():
+    stars = isinstance(source, str | Path) and not str(source).startswith(tabular.HUB) and set("*?[") & set(str(source))
+    if not stars or Path(source).exists():
         return [source]
     path = Path(source)
     try:
@@ -112,108 +213,14 @@ def _named(source: Source) -> list[Source]:
     return [one for one in found if one.is_file()] or [source]
 
 
-def _unfit(skip_bad: Path, items: Sequence[Source]) -> list[str]:
+def _unfit(skip_bad: Path, sources: Sequence[Source]) -> list[str]:
     """Why bad rows cannot be named in this file: what is in it already must not be lost for it."""
     if not skip_bad.absolute().parent.is_dir():
         return [f"{skip_bad}: its folder is not there, so it cannot name the rows that are left out"]
     if not skip_bad.exists():
         return []
-    files = [Path(item) for item in items if isinstance(item, str | Path)]
+    files = [Path(item) for item in sources if isinstance(item, str | Path)]
     taken = skip_bad.name in _OF_A_POOL or any(file.exists() and file.samefile(skip_bad) for file in files)
     if taken or not skip_bad.is_file():
         return [f"{skip_bad}: is one of the files to add, a file of a pool, or no file; name another for the bad rows"]
     return []
-
-
-def refused(problems: Sequence[str]) -> IngestError:
-    """The error for rows that cannot be added."""
-    return IngestError(f"nothing was added: {len(problems)} problem{'s' * (len(problems) != 1)}", problems)
-
-
-def agreeing(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> Batch:
-    """The batch without the examples that the pool has with another domain or split at `version`.
-
-    Raises `IngestError` for these, unless the batch leaves bad rows out.
-    """
-    once = batch.examples.unique("example_id", keep="first", maintain_order=True)
-    both = once.join(_stored(con, once, version=version), on="example_id", suffix="_stored", maintain_order="left")
-    torn = both.filter((pl.col("domain") != pl.col("domain_stored")) | (pl.col("split") != batch.split))
-    problems = [
-        f"{row['place']}: this prompt and answer are in the pool with {name} {stored!r}, here it is {here!r}; "
-        "`balkit relabel` and Pool.relabel change a label"
-        for row in torn.iter_rows(named=True)
-        for name, stored, here in (
-            ("domain", row["domain_stored"], row["domain"]),
-            ("split", row["split"], batch.split),
-        )
-        if stored != here
-    ]
-    if problems and batch.bad is None:
-        raise refused(problems)
-    examples = batch.examples.join(torn, on="example_id", how="anti", maintain_order="left")
-    return replace(batch, examples=examples, bad=None if batch.bad is None else [*batch.bad, *problems])
-
-
-def against_pool(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> dict[str, pl.DataFrame]:
-    """The rows per table that an agreeing batch adds to the pool at `version`."""
-    once = batch.examples.unique("example_id", keep="first", maintain_order=True)
-    stored = _stored(con, once, version=version)
-    new = once.join(stored, on="example_id", how="anti", maintain_order="left")
-    labels = new.select(
-        "example_id", "domain", split=pl.lit(batch.split, pl.String), origin=pl.lit(batch.origin, pl.String)
-    )
-    parents = pl.lit([], dtype=pl.List(pl.String))
-    return {"examples": new.with_columns(parents=parents), "labels": labels}
-
-
-def _stored(con: duckdb.DuckDBPyConnection, examples: pl.DataFrame, *, version: int) -> pl.DataFrame:
-    """The labels of those examples that the pool has."""
-    con.register("incoming", examples.select("example_id"))
-    stored = database.ask(con, "stored_labels", version=version)
-    con.unregister("incoming")
-    return stored
-
-
-def leaks_of(con: duckdb.DuckDBPyConnection, batch: Batch, *, version: int) -> int:
-    """How many train examples at `version` stand in eval with a prompt of this batch."""
-    con.register("incoming", batch.examples.select("prompt_key"))
-    count: int = database.ask(con, "incoming_leaks", version=version)["leaks"][0]
-    con.unregister("incoming")
-    return count
-
-
-def _examples(table: Table) -> tuple[pl.DataFrame, list[str]]:
-    """One source's examples, and the problems of its rows; problem rows are left out."""
-    problems, kept = list[str](), []
-    named = table.columns.domain or "domain_is"
-    for number, prompt, reference, domain in table.cells.iter_rows():
-        place = table.place(number)
-        prompt, domain = texts.canonical(prompt or ""), texts.canonical(domain or "")
-        reference = texts.canonical(reference or "") or None
-        if not prompt:
-            problems.append(RowProblem(f"{place}: the prompt ({table.columns.prompt!r}) is empty"))
-        if not domain:
-            problems.append(RowProblem(f"{place}: the domain ({named!r}) is empty"))
-        elif not commits.is_a_name(domain):
-            said = f"{place}: the domain ({named!r}) has a line end or a control character: {domain!r}"
-            problems.append(RowProblem(said))
-            continue
-        if prompt and domain:
-            kept.append((texts.example_id(prompt, reference), prompt, reference, domain, place))
-    schema = dict.fromkeys(("example_id", "prompt", "reference", "domain", "place"), pl.String)
-    return commits.with_prompt_key(pl.DataFrame(kept, schema=schema, orient="row")), problems
-
-
-def _contradictions(examples: pl.DataFrame) -> pl.DataFrame:
-    """The rows that repeat an earlier one of the same batch with another domain: `place`, `problem`."""
-    first = examples.unique("example_id", keep="first", maintain_order=True)
-    both = examples.join(
-        first.select("example_id", "domain", "place"), on="example_id", suffix="_first", maintain_order="left"
-    )
-    torn = both.filter(pl.col("domain") != pl.col("domain_first"))
-    problems = [
-        f"{row['place']}: the same prompt and answer as {row['place_first']}, there with domain "
-        f"{row['domain_first']!r}, here with {row['domain']!r}"
-        for row in torn.iter_rows(named=True)
-    ]
-    return torn.select("place", problem=pl.Series(problems, dtype=pl.String))

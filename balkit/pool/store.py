@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 import polars as pl
 
 from balkit.errors import PoolError
-from balkit.pool import checks, commits, database, ingest, migrate, paying, sandbox, snapshots, tables, writing
+from balkit.pool import checks, commits, database, ingest, migrate, paying, sandbox, snapshots, staging, tables, writing
 from balkit.pool.commits import Commit
-from balkit.pool.files import Columns
+from balkit.pool.fields import Columns
 from balkit.pool.reads import View
 from balkit.pool.snapshots import Snapshot
 
@@ -113,6 +113,7 @@ class Pool:
         answer: str | None,
         domain: str | None = None,
         domain_is: str | None = None,
+        domain_sql: str | None = None,
         split: str = "train",
         origin: str = "source",
         message: str | None = None,
@@ -122,36 +123,37 @@ class Pool:
         """Add examples from files or polars frames; all of them or none.
 
         Files: JSONL, CSV, TSV, Parquet, Arrow, also packed (.gz, .zst); a name with `*` stands for all that fit, `-`
-        for JSONL on stdin. `prompt`, `answer` and `domain` name columns, or paths into them (`meta.subject`,
-        `messages.0.content`); `domain_is` is the domain of all rows instead. A blank answer is an unknown one. Adding
+        for JSONL on stdin; a folder that `datasets` saved, `hf:OWNER/NAME[:CONFIG][@SPLIT]` for one on the hub. Frames:
+        polars, pandas, Arrow, `datasets`. A source is read in pieces: memory does not grow with it.
+
+        `prompt`, `answer` and `domain` name columns, paths into them (`meta.subject`, `messages.0.content`), or
+        templates of these (`"{question}\\n{options.0}"`). A column of chat turns (`messages`) gives its prompt, and as
+        answer the assistant's last turn. `domain_is` is the domain of all rows instead; `domain_sql` an SQL expression
+        over a row's columns, which in text files are all text. A blank answer is an unknown one. Adding
         the same again changes nothing. `dry_run` stores nothing and reports what would be. With `skip_bad`, a file to
         write, rows that cannot be added are left out, and a line in it says of each where it stood and why; a file
         without a column, or that cannot be read, is an error all the same.
         Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
         """
-        columns = Columns(prompt, answer, domain, domain_is)
+        columns = Columns(prompt, answer, domain, domain_is, domain_sql)
+        sources = ingest.sources_of(source)
+        if problems := ingest.problems_of(sources, columns=columns, split=split, origin=origin):
+            raise ingest.refused(problems)
         bad_file = None if skip_bad is None else Path(skip_bad)
-        batch = ingest.prepare(source, columns=columns, split=split, origin=origin, skip_bad=bad_file)
-        with self._reading() if dry_run else self._writing() as con:
-            before = database.tip(con).version
-            batch = ingest.agreeing(con, batch, version=before)
-            rows = ingest.against_pool(con, batch, version=before)
-            new = rows["examples"]
-            message = message or f"add {new.height} {split} examples"
-            version = tables.append(con, rows=rows, message=message) if new.height and not dry_run else before
-            leaks = ingest.leaks_of(con, batch, version=version)
-            if bad_file is not None:  # before the commit, so that no row is left out unheard
-                database.write_whole(bad_file, "".join(f"{line}\n" for line in batch.bad or ()).encode())
-        return ingest.AddReport(
-            version=version,
-            rows=batch.examples.height,
-            new=new.height,
-            duplicate=batch.examples.height - new.height,
-            leaks=leaks,
-            without_answer=new["reference"].null_count(),
-            domains=batch.examples["domain"].n_unique(),
-            skipped=len(batch.bad or ()),
-        )
+        with ingest.bad_rows(bad_file, sources) as sink, staging.opened(self.path) as staged:
+            found = ingest.Found(sink)
+            ingest.stage(sources, staged, columns=columns, found=found)
+            with self._reading() if dry_run else self._writing() as con:
+                version = database.tip(con).version
+                ingest.against(con, staged, split=split, version=version, found=found)
+                new = staged.count("fresh")
+                if new and not dry_run:
+                    rows = ingest.rows_of(staged, split=split, origin=origin)
+                    version = tables.append(con, rows=rows, message=message or f"add {new} {split} examples")
+                report = ingest.report(con, staged, version=version, skipped=found.total)
+                if sink is not None and bad_file is not None:  # before the commit: no row is left out unheard
+                    ingest.keep(sink, bad_file)
+        return report
 
     def commit(self, commit: Commit) -> int:
         """Add a step's rows in one transaction; returns the version that holds them.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     import duckdb
 
 Key = tuple[str, int, str]
+
+#: Rows on demand, as Arrow batches ordered as their table is.
+Stream = Callable[[], Any]
+
+#: Rows of a version that are digested together.
+BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ TABLES: Mapping[str, Table] = {
 
 
 def append(
-    con: duckdb.DuckDBPyConnection, *, rows: Mapping[str, pl.DataFrame], message: str, key: Key | None = None
+    con: duckdb.DuckDBPyConnection, *, rows: Mapping[str, pl.DataFrame | Stream], message: str, key: Key | None = None
 ) -> int:
     """Add rows as the next version, inside the caller's transaction; returns that version.
 
@@ -75,14 +81,9 @@ def append(
     """
     parent = database.tip(con)
     version = parent.version + 1
-    shaped = {name: _shaped(rows[name], TABLES[name]) for name in TABLES if name in rows and rows[name].height}
-    content = content_digest(shaped)
+    digests = {name: _insert(con, name, rows[name], version=version) for name in TABLES if name in rows}
+    content = texts.digest({name: digest for name, digest in digests.items() if digest is not None})
     digest = version_digest(parent.digest, version=version, message=message, key=key, content=content)
-    for name, frame in shaped.items():
-        incoming = frame.with_columns(added_in=pl.lit(version, pl.Int64))
-        con.register("incoming", incoming)
-        con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
-        con.unregister("incoming")
     run_id, stage, step = key if key is not None else (None, None, None)
     now = datetime.now(UTC).replace(tzinfo=None)
     con.execute(
@@ -97,21 +98,60 @@ def version_digest(parent: str, *, version: int, message: str, key: Key | None, 
     return texts.digest([parent, version, message, None if key is None else list(key), content])
 
 
-def content_digest(rows: Mapping[str, pl.DataFrame]) -> str:
-    """sha256 of rows per table, whatever their order; a table without rows counts as absent."""
-    return texts.digest(
-        {
-            name: frame_digest(frame.sort(TABLES[name].order, nulls_last=True))
-            for name, frame in rows.items()
-            if frame.height
-        }
-    )
+def content_digest(con: duckdb.DuckDBPyConnection, *, version: int) -> str:
+    """The digest of all rows that a version has now; a table without rows counts as absent."""
+    found = {name: blocks_digest(_blocks(_stored(con, name, version=version))) for name in TABLES}
+    return texts.digest({name: digest for name, digest in found.items() if digest is not None})
 
 
-def stored(con: duckdb.DuckDBPyConnection, name: str, *, version: int) -> pl.DataFrame:
-    """The rows of a table that one version added."""
-    frame: pl.DataFrame = con.sql(f"SELECT * FROM {name} WHERE added_in = $v", params={"v": version}).pl()
-    return _shaped(frame, TABLES[name])
+def blocks_digest(blocks: Iterable[pl.DataFrame]) -> str | None:
+    """sha256 of frames in their order: of a single one its own, of several that of theirs; None without rows."""
+    digests = [frame_digest(block) for block in blocks if block.height]
+    return None if not digests else digests[0] if len(digests) == 1 else texts.digest(digests)
+
+
+def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stream, *, version: int) -> str | None:
+    """Add rows to a table; their digest. Reads a stream once, and never holds more than a block of it."""
+    if isinstance(rows, pl.DataFrame):
+        frame = _shaped(rows, TABLES[name]).sort(TABLES[name].order, nulls_last=True)
+        _store(con, name, frame, version=version)
+        return blocks_digest(frame.iter_slices(BLOCK))
+    digests = []
+    for block in _blocks(_shaped(pl.DataFrame(pl.from_arrow(batch)), TABLES[name]) for batch in rows()):
+        digests.append(frame_digest(block))
+        _store(con, name, block, version=version)
+    return None if not digests else digests[0] if len(digests) == 1 else texts.digest(digests)
+
+
+def _store(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, *, version: int) -> None:
+    con.register("incoming", frame.with_columns(added_in=pl.lit(version, pl.Int64)))
+    con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
+    con.unregister("incoming")
+
+
+def _blocks(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of `BLOCK` rows, but for the last."""
+    held: list[pl.DataFrame] = []
+    rows = 0
+    for frame in frames:
+        held.append(frame)
+        rows += frame.height
+        if rows >= BLOCK:
+            whole = pl.concat(held)
+            full = rows - rows % BLOCK
+            yield from whole.head(full).iter_slices(BLOCK)
+            held, rows = [whole.tail(rows - full)], rows - full
+    if rows:
+        yield pl.concat(held)
+
+
+def _stored(con: duckdb.DuckDBPyConnection, name: str, *, version: int) -> Iterator[pl.DataFrame]:
+    """The rows of a table that one version added, in the table's order."""
+    table = TABLES[name]
+    columns, order = ", ".join(table.columns), ", ".join(f"{column} NULLS LAST" for column in table.order)
+    sql = f"SELECT {columns} FROM {name} WHERE added_in = $v ORDER BY {order}"
+    for batch in con.sql(sql, params={"v": version}).to_arrow_reader(BLOCK):
+        yield _shaped(pl.DataFrame(pl.from_arrow(batch)), table)
 
 
 def _shaped(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
@@ -135,8 +175,7 @@ def _update(total: hashlib._Hash, column: pl.Series) -> None:
     elif column.dtype == pl.String():
         filled = column.fill_null("")
         total.update(filled.str.len_bytes().to_numpy().astype("<i8").tobytes())
-        for text in filled:
-            total.update(text.encode())
+        total.update((filled.str.join("").item() or "").encode())
     else:
         dtype = {pl.Int64(): "<i8", pl.Float64(): "<f8", pl.Boolean(): "u1"}[column.dtype]
         total.update(column.fill_null(False if dtype == "u1" else 0).to_numpy().astype(dtype).tobytes())

@@ -167,3 +167,51 @@ UNION ALL
 SELECT 'evaluations', count(*) FROM evaluations ANTI JOIN examples USING (example_id)
 UNION ALL
 SELECT 'labels', count(*) FROM labels ANTI JOIN examples USING (example_id);
+
+-- name: contradictions
+-- Staged rows that repeat an earlier one with another domain.
+WITH first AS (SELECT example_id, min(place) AS place FROM staged GROUP BY example_id HAVING count(*) > 1)
+SELECT s.place, format('{} {} {}: the same prompt and answer as {} {} {}, there with domain ''{}'', here with ''{}''',
+    sn.name, sn.unit, s.number, fn.name, fn.unit, f.number, f.domain, s.domain) AS problem
+FROM staged AS s
+JOIN first USING (example_id)
+JOIN staged AS f ON f.place = first.place
+JOIN sources AS sn ON sn.source = s.source
+JOIN sources AS fn ON fn.source = f.source
+WHERE s.domain <> f.domain;
+
+-- name: disagreements
+-- Staged rows that the pool has with another domain or split, one for each of an example's first row.
+WITH first AS (SELECT example_id, min(place) AS place FROM staged GROUP BY example_id),
+wrong AS (
+    SELECT s.example_id, s.place, s.source, s.number, k.domain AS domain_stored, s.domain, k.split AS split_stored
+    FROM staged AS s
+    JOIN first USING (place)
+    JOIN known AS k ON k.example_id = s.example_id
+    WHERE k.domain <> s.domain OR k.split <> $split
+)
+SELECT s.place, CASE WHEN s.place = w.place THEN concat_ws(chr(10),
+    CASE WHEN w.domain <> w.domain_stored THEN format('{} {} {}: this prompt and answer are in the pool with domain '
+        || '''{}'', here it is ''{}''; `balkit relabel` and Pool.relabel change a label',
+        n.name, n.unit, w.number, w.domain_stored, w.domain) END,
+    CASE WHEN w.split_stored <> $split THEN format('{} {} {}: this prompt and answer are in the pool with split '
+        || '''{}'', here it is ''{}''; `balkit relabel` and Pool.relabel change a label',
+        n.name, n.unit, w.number, w.split_stored, $split) END) END AS problem
+FROM wrong AS w
+JOIN staged AS s USING (example_id)
+JOIN sources AS n ON n.source = w.source;
+
+-- name: fresh
+-- The staged examples that the pool lacks, each once, by id.
+SELECT s.example_id, s.prompt, s.reference, s.domain, s.prompt_key
+FROM staged AS s
+JOIN (SELECT min(place) AS place FROM staged GROUP BY example_id) AS first USING (place)
+ANTI JOIN known AS k USING (example_id)
+ORDER BY s.example_id;
+
+-- name: staged_counts
+-- How many rows and domains are staged, and of the examples that the pool lacks how many have no reference.
+SELECT count(*) AS rows, count(DISTINCT domain) AS domains,
+    count(DISTINCT example_id) FILTER (example_id NOT IN (SELECT example_id FROM known)) AS new,
+    count(DISTINCT example_id) FILTER (reference IS NULL AND example_id NOT IN (SELECT example_id FROM known)) AS unanswered
+FROM staged;

@@ -1,0 +1,338 @@
+"""Frames, Parquet, Arrow and `datasets` in pieces: columns with types, which become cells of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import polars as pl
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
+
+from balkit.errors import MissingExtra, need
+from balkit.pool import chat, fields
+from balkit.pool.fields import Columns, Field, Problem, RowProblem
+
+#: Rows and characters of a piece at most.
+ROWS, CHARACTERS = 20_000, 2**25
+
+PARTS = ("prompt", "reference", "domain")
+#: What `Columns.fields` calls them.
+PART_OF = {"prompt": "prompt", "reference": "answer", "domain": "domain"}
+CELLS = {"number": pl.Int64, **dict.fromkeys(PARTS, pl.String)}
+
+HUB = "hf:"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Cells (number, prompt, reference, domain), and problems: of a row where it is a `RowProblem`, or of the source.
+
+    `instead` says that the problems stand for all that was said of the source before.
+    """
+
+    cells: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CELLS))
+    problems: list[str] = field(default_factory=list)
+    instead: bool = False
+
+
+class Unreadable(Exception):
+    """A source that cannot be read on; `args` are its problems."""
+
+
+def of_object(source: Any, columns: Columns, *, name: str) -> Iterator[Piece]:
+    """The pieces of a frame: polars, pandas, Arrow, DuckDB, `datasets`, or whatever gives an Arrow stream."""
+    if isinstance(source, pl.DataFrame):
+        yield from _pieces(name, source.iter_slices(ROWS) if source.height else [source], columns)
+    elif isinstance(source, pl.LazyFrame):
+        yield from _pieces(name, source.collect_batches(chunk_size=ROWS, maintain_order=True), columns)
+    elif type(source).__module__.startswith("datasets."):
+        yield from _pieces(name, _of_dataset(name, source, columns), columns)
+    elif hasattr(source, "__arrow_c_stream__"):
+        batches = pyarrow.RecordBatchReader.from_stream(source)
+        yield from _pieces(name, _frames(name, batches, schema=batches.schema), columns)
+    else:
+        raise Unreadable(f"{name}: is a {type(source).__name__}, not a path or a polars frame")
+
+
+def of_parquet(name: str, source: BinaryIO, columns: Columns) -> Iterator[Piece]:
+    """A Parquet file, of which only the columns that are named are read."""
+    with _Translated(name, "a Parquet file"):
+        file = pyarrow.parquet.ParquetFile(source)
+        schema = file.schema_arrow
+    wanted = _roots(columns, schema.names)
+
+    def batches() -> Iterator[Any]:
+        with _Translated(name, "a Parquet file"):
+            yield from file.iter_batches(batch_size=ROWS, columns=wanted)
+
+    part = pyarrow.schema([schema.field(column) for column in wanted]) if wanted else schema.empty_table().schema
+    yield from _pieces(name, _frames(name, batches(), schema=part), columns, seen=schema.names)
+
+
+def of_arrow(name: str, source: BinaryIO, columns: Columns) -> Iterator[Piece]:
+    """An Arrow file, also as `feather` writes it, or an Arrow stream."""
+    with _Translated(name, "an Arrow file"):
+        is_file = source.read(6) == b"ARROW1"
+        source.seek(0)
+        reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
+
+    def batches() -> Iterator[Any]:
+        with _Translated(name, "an Arrow file"):
+            if is_file:
+                yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+            else:
+                yield from reader
+
+    yield from _pieces(name, _frames(name, batches(), schema=reader.schema), columns)
+
+
+KINDS: Mapping[str, Callable[[str, BinaryIO, Columns], Iterator[Piece]]] = {
+    ".parquet": of_parquet,
+    ".arrow": of_arrow,
+    ".feather": of_arrow,
+}
+
+
+def of_folder(path: Path, columns: Columns) -> Iterator[Piece]:
+    """A folder that `datasets` wrote with `save_to_disk`."""
+    if (path / "dataset_dict.json").exists():
+        splits = ", ".join(str(one) for one in sorted(path.iterdir()) if one.is_dir())
+        raise Unreadable(f"{path}: holds several splits; name one: {splits}")
+    if not (path / "state.json").exists():
+        raise Unreadable(f"{path}: is a folder; name its files")
+    with _Translated(str(path), "a folder of datasets"):
+        found = _datasets(str(path)).load_from_disk(str(path))
+    yield from _pieces(str(path), _of_dataset(str(path), found, columns), columns)
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a source is a data set on the hub: `hf:OWNER/NAME[:CONFIG][@SPLIT]`."""
+    return source.startswith(HUB)
+
+
+def of_hub(source: str, columns: Columns) -> Iterator[Piece]:
+    """A data set by its name on the hub, or the folder of one, streamed; `is_hub_name` says how it is written."""
+    name, _, split = source.removeprefix(HUB).partition("@")
+    name, _, config = name.partition(":")
+    with _Translated(source, "a data set that can be loaded"):
+        found = _datasets(source).load_dataset(name, config or None, split=split or None, streaming=True)
+    if isinstance(found, Mapping):
+        if len(found) > 1:
+            raise Unreadable(f"{source}: holds the splits {', '.join(found)}; name one: {source}@{next(iter(found))}")
+        found = next(iter(found.values()))
+    yield from _pieces(source, _of_dataset(source, found, columns), columns)
+
+
+def _datasets(name: str) -> Any:
+    try:
+        return need("datasets", extra="datasets")
+    except MissingExtra as error:
+        raise Unreadable(f"{name}: {error}") from error
+
+
+def _of_dataset(name: str, found: Any, columns: Columns) -> Iterator[pl.DataFrame]:
+    with _Translated(name, "a data set that can be loaded"):
+        if found.column_names is not None:
+            wanted = _roots(columns, found.column_names)
+            missing = fields.absent(name, columns.names, [*found.column_names, *_paths_under(columns, wanted)])
+            if missing:
+                raise Unreadable(*missing)
+            found = found.select_columns(wanted)
+        for table in found.with_format("arrow").iter(batch_size=1000):
+            yield _frame_of(name, table)
+
+
+def _paths_under(columns: Columns, roots: Sequence[str]) -> list[str]:
+    return [path for path in columns.names if path.partition(".")[0] in roots]
+
+
+def _roots(columns: Columns, names: Sequence[str]) -> list[str]:
+    """The source's columns that the paths begin in."""
+    wanted = {path if path in names else path.partition(".")[0] for path in columns.names}
+    return [column for column in names if column in wanted]
+
+
+class _Translated:
+    """Whatever a library says of a source that it cannot read is the source's problem."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self._said = f"{name}: not {kind}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, Unreadable):
+            first = next(iter(str(error).splitlines()), "")
+            raise Unreadable(f"{self._said}: {first or type(error).__name__}") from error
+
+
+def _frames(name: str, batches: Iterable[Any], *, schema: Any) -> Iterator[pl.DataFrame]:
+    """Arrow batches as frames of at most `ROWS` rows; one without rows where there is no batch."""
+    empty = True
+    for batch in batches:
+        for frame in _frame_of(name, batch).iter_slices(ROWS):
+            empty = False
+            yield frame
+    if empty:
+        yield _frame_of(name, schema.empty_table())
+
+
+def _frame_of(name: str, batch: Any) -> pl.DataFrame:
+    try:
+        found = pl.from_arrow(batch)
+    except Exception as error:  # polars raises its own, pyarrow's and a panic for types that it has not
+        raise Unreadable(f"{name}: holds a column of a type that cannot be read: {error}") from error
+    assert isinstance(found, pl.DataFrame)
+    return found
+
+
+def _pieces(
+    name: str, frames: Iterable[pl.DataFrame], columns: Columns, *, seen: Sequence[str] | None = None
+) -> Iterator[Piece]:
+    """`seen` are the columns of the source, where the frames hold some of them only."""
+    first, unmet = 0, set(columns.names)
+    known: list[str] = []
+    for frame in frames:
+        known = list(seen or frame.columns)
+        series_of = {path: _series(frame, path) for path in columns.names}
+        lost = [path for path, found in series_of.items() if found is None]
+        if lost:
+            raise Unreadable(*fields.absent(name, lost, known))
+        unmet -= {path for path, found in series_of.items() if found is not None and found.met}
+        if frame.height:
+            yield _piece(name, {path: found.series for path, found in series_of.items() if found}, columns, first=first)
+        first += frame.height
+    if first == 0:
+        raise Unreadable(f"{name}: holds no rows")
+    if unmet:
+        yield Piece(problems=fields.absent(name, sorted(unmet), known), instead=True)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a path leads to; `met` says whether any row has it."""
+
+    series: pl.Series
+    met: bool
+
+
+def _series(frame: pl.DataFrame, path: str) -> _Found | None:
+    """A column, or what a path into one leads to; None where no row can have it."""
+    if path in frame.columns:
+        return _Found(frame[path], True)
+    root, *parts = path.split(".")
+    if root not in frame.columns:
+        return None
+    found, met = frame[root], True
+    for part in parts:
+        if isinstance(found.dtype, pl.Struct) and part in {inner.name for inner in found.dtype.fields}:
+            found = found.struct.field(part)
+        elif isinstance(found.dtype, pl.List | pl.Array) and fields.is_place(part):
+            listed = found if isinstance(found.dtype, pl.List) else found.arr.to_list()
+            met &= bool((listed.list.len() > int(part)).any())
+            found = listed.list.get(int(part), null_on_oob=True)
+        else:
+            return None
+    return _Found(found, met)
+
+
+def _piece(name: str, series_of: Mapping[str, pl.Series], columns: Columns, *, first: int) -> Piece:
+    height = next(iter(series_of.values())).len() if series_of else 0
+    problems, lost = list[str](), list[str]()
+    whole = pl.repeat(True, height, dtype=pl.Boolean, eager=True)
+    cells: dict[str, pl.Series] = {"number": pl.int_range(first, first + height, dtype=pl.Int64, eager=True)}
+    for part in PARTS:
+        of = columns.fields.get(PART_OF[part])
+        if of is None:
+            given = columns.domain_is if part == "domain" else None
+            cells[part] = pl.Series([given], dtype=pl.String).new_from_index(0, height)
+            continue
+        try:
+            cells[part], odd = _texts(of, series_of, part=PART_OF[part])
+        except Unreadable as error:
+            lost += [f"{name}: {said}" for said in error.args]
+            continue
+        for row, said in odd.items():
+            problems.append(RowProblem(f"{name} row {first + row}: {said}"))
+        if odd:
+            whole = whole.scatter(list(odd), False)
+    if lost:
+        raise Unreadable(*dict.fromkeys(lost))
+    frame = pl.DataFrame(cells, schema=CELLS)
+    if columns.domain_sql is not None:
+        frame = with_domain(
+            name, frame, columns, named=pl.DataFrame([*(series_of[n].alias(n) for n in columns.sql_names)])
+        )
+    return Piece(frame.filter(whole), list(dict.fromkeys(problems)))
+
+
+def _texts(of: Field, series_of: Mapping[str, pl.Series], *, part: str) -> tuple[pl.Series, dict[int, str]]:
+    """A field's texts, and what is wrong with rows whose cells are none. Raises `Unreadable` for a whole column."""
+    if not of.is_template:
+        return _text_of(of.text, series_of[of.text], part=part)
+    pieces, odd = [], dict[int, str]()
+    for number, (literal, path) in enumerate(of.parts):
+        pieces.append(pl.lit(literal))
+        if path is not None:
+            text, wrong = _text_of(path, series_of[path], part="")
+            odd |= wrong
+            pieces.append(pl.lit(text.fill_null("").alias(f"part {number}")))
+    made = pl.select(pl.concat_str(pieces)).to_series()
+    height = next((series_of[path].len() for path in of.paths()), 0)
+    return (made if made.len() == height else made.new_from_index(0, height)), odd
+
+
+def _text_of(path: str, series: pl.Series, *, part: str) -> tuple[pl.Series, dict[int, str]]:
+    dtype = series.dtype
+    if _may_be_chat(dtype) and part in ("prompt", "answer"):
+        found = [fields.as_text(cell, part=part) for cell in series.to_list()]
+        odd = {row: f"{path!r} {said}" for row, said in enumerate(found) if isinstance(said, Problem)}
+        texts = [None if isinstance(said, Problem) else said for said in found]
+        return pl.Series(texts, dtype=pl.String), odd
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+        raise Unreadable(f"column {path!r} is {dtype}, not text, numbers or true/false")
+    odd = {}
+    if dtype.is_float():
+        bad = (~series.is_finite()).fill_null(False).arg_true().to_list()
+        odd = {row: f"{path!r} {fields.not_finite(float(series[row]))}" for row in bad}
+    try:
+        return series.cast(pl.String), odd
+    except pl.exceptions.PolarsError:
+        raise Unreadable(f"column {path!r} is {dtype}, which is no text; write it as text") from None
+
+
+def _may_be_chat(dtype: pl.DataType) -> bool:
+    inner = dtype.inner if isinstance(dtype, pl.List) else None
+    names = {part.name for part in inner.fields} if isinstance(inner, pl.Struct) else set()
+    return chat.has_keys(names)
+
+
+def with_domain(name: str, frame: pl.DataFrame, columns: Columns, *, named: pl.DataFrame) -> pl.DataFrame:
+    """The cells with the domain that `domain_sql` gives over the named columns of the same rows.
+
+    A row in which it fails gets none. Raises `Unreadable` with DuckDB's words for what fails in every row.
+    """
+    import duckdb
+
+    rows = named.with_columns(pl.int_range(frame.height, dtype=pl.Int64).alias(_ROW))
+    config: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}
+    try:
+        with duckdb.connect(config=config) as con:
+            con.register("rows", rows)
+            sql = f'SELECT CAST(TRY(({columns.domain_sql}\n)) AS VARCHAR) AS domain FROM rows ORDER BY "{_ROW}"'
+            found = con.sql(sql).pl()["domain"]
+    except duckdb.Error as error:
+        raise Unreadable(f"{name}: domain_sql {columns.domain_sql!r}: {error}") from error
+    if found.len() != frame.height:
+        raise Unreadable(
+            f"{name}: domain_sql {columns.domain_sql!r}: gives {found.len()} values for {frame.height} rows"
+        )
+    return frame.with_columns(found.alias("domain"))
+
+
+_ROW = "row of the piece"
