@@ -154,6 +154,9 @@ def translated(folder: Path) -> Iterator[None]:
         duckdb.FatalException,
         duckdb.SerializationException,
     ) as error:
+        if "No space left" in str(error) or "Could not write" in str(error):
+            room = "is the disk full? The pool is as it was"
+            raise PoolError(f"{folder / 'pool.duckdb'}: cannot be written: {error}\n{room}") from error
         raise PoolDamaged(
             f"{folder / 'pool.duckdb'}: cannot be read: {error}\n"
             "restore the folder from a backup; `balkit check` says what is whole"

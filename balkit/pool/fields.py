@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,7 +84,7 @@ class Columns:
     def fields(self) -> dict[str, Field]:
         """The fields by the part of an example that they make."""
         parts = {"prompt": self.prompt, "answer": self.answer, "domain": self.domain}
-        return {part: Field(text) for part, text in parts.items() if text is not None}
+        return {part: Field(named(text)) for part, text in parts.items() if text is not None}
 
     @cached_property
     def sql_names(self) -> list[str]:
@@ -99,6 +100,11 @@ class Columns:
     def names(self) -> list[str]:
         """All that is read."""
         return list(dict.fromkeys([*self.paths, *self.sql_names]))
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The single names in the paths."""
+        return frozenset(self.names) | {part for path in self.names for part in path.split(".")}
 
     def problems(self) -> list[str]:
         """What is wrong with the fields themselves."""
@@ -138,6 +144,11 @@ def at(body: object, path: str) -> object:
     return body
 
 
+def named(column: str) -> str:
+    """A column's name as it is compared: letters with accents may be written in two ways."""
+    return unicodedata.normalize("NFC", column)
+
+
 def is_place(part: str) -> bool:
     """Whether a part of a path counts into a list."""
     return part.isascii() and part.isdigit() and len(part) < 10
@@ -164,6 +175,11 @@ def as_text(value: object, *, part: str) -> Text:
     return Problem(f"is a {type(value).__name__}, not text, a number or true/false")
 
 
+def shown(text: str) -> str:
+    """A name from outside, for a message in one line: what cannot be printed is written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def not_finite(value: float) -> str:
     """What is wrong with a float that is no number."""
     said = "NaN" if math.isnan(value) else value
@@ -175,10 +191,10 @@ def absent(source: str, wanted: Iterable[str], found: Sequence[str]) -> list[str
     problems = []
     for column in wanted:
         if column not in found:
-            folded = {other.casefold(): other for other in found}
+            folded = {other.casefold(): shown(other) for other in found}
             close = difflib.get_close_matches(column.casefold(), list(folded), n=1, cutoff=0.5)
             hint = f"; did you mean {folded[close[0]]!r}?" if close else ""
-            listed = ", ".join(found[:100]) + (f" and {len(found) - 100} more" if len(found) > 100 else "")
+            listed = shown(", ".join(found[:100])) + (f" and {len(found) - 100} more" if len(found) > 100 else "")
             problems.append(f"{source}: no column {column!r}{hint} (it has: {listed or 'none'})")
     return problems
 

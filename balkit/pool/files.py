@@ -8,14 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import polars as pl
 import pyarrow
@@ -55,14 +57,15 @@ def read(source: object, *, columns: Columns, name: str = "frame") -> Source:
     if tabular.is_hub_name(str(source)):
         return Source(str(source), "row", _guarded(tabular.of_hub(str(source), columns)))
     path = Path(source)
-    if path.is_dir():
-        return Source(str(path), "row", _guarded(tabular.of_folder(path, columns)))
+    name = fields.shown(str(path))
+    if path.is_dir() or not (path.exists() or path.is_symlink()):
+        return Source(name, "row", _guarded(tabular.of_folder(path, columns, name=name)))
     *inner, suffix = ("", *(part.lower() for part in path.suffixes))
     packing = _PACKINGS.get(suffix)
     kind = inner[-1] if packing and inner else suffix
     if kind in _TEXTS:
-        return Source(str(path), "line", _guarded(_text_file(path, _TEXTS[kind], packing, columns)))
-    return Source(str(path), "row", _guarded(_frame_file(path, kind, packing, columns)))
+        return Source(name, "line", _guarded(_text_file(path, _TEXTS[kind], packing, columns, name=name)))
+    return Source(name, "row", _guarded(_frame_file(path, kind, packing, columns, name=name)))
 
 
 def _guarded(pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -74,7 +77,7 @@ def _guarded(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 @contextmanager
-def _opened(path: Path, packing: str | None) -> Iterator[BinaryIO]:
+def _opened(path: Path, packing: str | None, *, name: str) -> Iterator[BinaryIO]:
     try:
         with ExitStack() as stack:
             if packing is None:  # polars and pyarrow would read a name with `*` as many files
@@ -83,39 +86,39 @@ def _opened(path: Path, packing: str | None) -> Iterator[BinaryIO]:
                 packed = stack.enter_context(path.open("rb"))
                 stream = stack.enter_context(pyarrow.CompressedInputStream(packed, packing))
                 yield io.BufferedReader(stream, 2**20)
-    except FileNotFoundError:
-        raise Unreadable(f"{path}: no such file") from None
     except (OSError, EOFError) as error:
         said = getattr(error, "strerror", None) or error
-        raise Unreadable(f"{path}: cannot be read: {said}") from error
+        raise Unreadable(f"{name}: cannot be read: {said}") from error
 
 
-def _text_file(path: Path, parse: Callable[..., Iterator[Piece]], packing: str | None, columns: Columns) -> Any:
-    with _opened(path, packing) as stream:
-        yield from parse(str(path), stream, columns)
+def _text_file(
+    path: Path, parse: Callable[..., Iterator[Piece]], packing: str | None, columns: Columns, *, name: str
+) -> Iterator[Piece]:
+    with _opened(path, packing, name=name) as stream:
+        yield from parse(name, stream, columns)
 
 
-def _frame_file(path: Path, kind: str, packing: str | None, columns: Columns) -> Iterator[Piece]:
+def _frame_file(path: Path, kind: str, packing: str | None, columns: Columns, *, name: str) -> Iterator[Piece]:
     if kind not in tabular.KINDS:
         known = f"{', '.join([*_TEXTS, *tabular.KINDS])}, alone or packed as {', '.join(_PACKINGS)}"
-        raise Unreadable(f"{path}: {kind or 'no suffix'} is not one of {known}")
-    with _opened(path, packing) as stream:
+        raise Unreadable(f"{name}: {kind or 'no suffix'} is not one of {known}")
+    with _opened(path, packing, name=name) as stream:
         if packing is None:
-            yield from tabular.KINDS[kind](str(path), stream, columns)
+            yield from tabular.KINDS[kind](name, stream, columns)
             return
         with tempfile.TemporaryFile() as whole:  # these kinds are read from their end
             while body := stream.read(2**24):
                 whole.write(body)
             whole.seek(0)
-            yield from tabular.KINDS[kind](str(path), whole, columns)
+            yield from tabular.KINDS[kind](name, whole, columns)
 
 
-def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file, counted from 1."""
+def _lines(name: str, stream: BinaryIO, *, carriage_returns: bool = False) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file, counted from 1; carriage returns that stand alone may count as their ends."""
     number = 0
     while raw := stream.readline(LINE_BYTES + 1):
         number += 1
-        if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        if number == 1 and (raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:2]):
             raise Unreadable(f"{name}: is UTF-16; save it as UTF-8")
         if len(raw) > LINE_BYTES:
             raise Unreadable(
@@ -124,8 +127,11 @@ def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
         try:
             yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
+            number += len(_LONE.findall(raw, 0, error.start)) if carriage_returns else 0
             said = f"not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
             raise Unreadable(f"{name} line {number}: {said}") from None
+        if carriage_returns:
+            number += len(_LONE.findall(raw))
 
 
 @dataclass
@@ -186,23 +192,26 @@ def _jsonl(name: str, stream: BinaryIO, columns: Columns) -> Iterator[Piece]:
     keys: dict[str, None] = {}
     unmet = set(columns.names)
     read_rows, empty = 0, True
+    decoder, spelt = _decoder(), not all(key.isascii() for key in columns.keys)
     for number, line in _lines(name, stream):
         if not line.strip():
             continue
         if empty and line.lstrip().startswith("["):
             raise Unreadable(f"{name}: is a JSON array; write one object a line")
         empty = False
-        body = _object(line)
+        body = _object(line, decoder, columns)
         if isinstance(body, Problem):
             gathered.refuse(number, body)
             continue
+        if spelt:
+            body = {fields.named(key): value for key, value in body.items()}
         if len(keys) < _MOST_KEYS:
             keys |= dict.fromkeys(body)
         row = {path: fields.at(body, path) for path in columns.names}
         unmet -= {path for path in unmet if row[path] is not NOWHERE}
         lacking = [path for path in columns.paths if row[path] is NOWHERE]
         if lacking:
-            listed = ", ".join(list(body)[:100]) or "none"
+            listed = fields.shown(", ".join(list(body)[:100])) or "none"
             gathered.refuse(number, f"no key {', '.join(map(repr, lacking))} (it has: {listed})")
         else:
             gathered.put(number, row, size=len(line))
@@ -228,7 +237,7 @@ def _csv(name: str, stream: BinaryIO, columns: Columns, *, delimiter: str = ",")
 
 def _csv_lines(name: str, stream: BinaryIO) -> Iterator[str]:
     """Lines as csv wants them: their ends kept, and cut at a carriage return that stands alone too."""
-    for _, line in _lines(name, stream):
+    for _, line in _lines(name, stream, carriage_returns=True):
         if "\r" in line[:-2]:
             yield from io.StringIO(line, newline="")
         else:
@@ -247,7 +256,7 @@ def _records(name: str, lines: Iterator[str], columns: Columns, *, delimiter: st
             if not record:
                 continue
             if header is None:
-                header = [column.strip() for column in record]
+                header = [fields.named(column.strip()) for column in record]
                 places = _places(name, header, columns)
                 continue
             empty = False
@@ -274,14 +283,36 @@ def _places(name: str, header: list[str], columns: Columns) -> dict[str, int]:
     return {path: header.index(path) for path in columns.names}
 
 
-def _object(line: str) -> dict[str, object] | Problem:
+def _decoder() -> json.JSONDecoder:
+    """Numbers come as they are written; of a key that stands twice, a note."""
+    return json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=float, object_pairs_hook=_once)
+
+
+class _Twice(dict[str, object]):
+    """An object in which a key stands more than once."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.keys_twice = {key for key, count in Counter(key for key, _ in pairs).items() if count > 1}
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    body = dict(pairs)
+    return body if len(body) == len(pairs) else _Twice(pairs)
+
+
+def _object(line: str, decoder: json.JSONDecoder, columns: Columns) -> dict[str, object] | Problem:
     try:
-        body = json.loads(line, parse_int=str, parse_float=str, parse_constant=float)
+        body = decoder.decode(line)
     except json.JSONDecodeError as error:
         return Problem(f"not JSON: {error.msg} at column {error.colno}")
     except RecursionError:
         return Problem("not JSON that can be read: nested too deeply")
-    return body if isinstance(body, dict) else Problem(f"not a JSON object: {line.strip()[:40]}")
+    if not isinstance(body, dict):
+        return Problem(f"not a JSON object: {line.strip()[:40]}")
+    if isinstance(body, _Twice) and (twice := sorted(body.keys_twice & columns.keys)):
+        return Problem(f"key {twice[0]!r} stands twice")
+    return body
 
 
 def _for_sql(value: object) -> str | None:
@@ -293,6 +324,7 @@ def _for_sql(value: object) -> str | None:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
+_LONE = re.compile(rb"\r(?!\n|$)")
 _PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 _TEXTS: Mapping[str, Callable[..., Iterator[Piece]]] = {
     ".jsonl": _jsonl,

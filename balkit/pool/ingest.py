@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from balkit.errors import IngestError
-from balkit.pool import commits, database, staging, tabular
+from balkit.pool import commits, database, fields, staging, tabular
 from balkit.pool.fields import Columns, RowProblem
 from balkit.pool.files import read
 from balkit.pool.staging import Staging
@@ -67,7 +67,7 @@ class Found:
             self.fatal |= not row
             self.total += 1
             if row and self.sink is not None:
-                self.sink.write(f"{problem}\n")
+                self.sink.write(f"{fields.shown(problem)}\n")
             elif len(self.lines) < _KEPT:
                 self.lines.append(problem)
 
@@ -147,7 +147,7 @@ def keep(file: TextIO, path: Path) -> None:
 def refused(problems: Sequence[str], *, total: int | None = None) -> IngestError:
     """The error for rows that cannot be added."""
     count = len(problems) if total is None else total
-    return IngestError(f"nothing was added: {count:,} problem{'s' * (count != 1)}", problems, total=count)
+    return IngestError(f"nothing was added: {count} problem{'s' * (count != 1)}", problems, total=count)
 
 
 def against(con: duckdb.DuckDBPyConnection, staged: Staging, *, split: str, version: int, found: Found) -> None:

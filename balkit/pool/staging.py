@@ -143,7 +143,8 @@ def examples_of(piece: tabular.Piece, *, place: str, columns: fields.Columns) ->
         {"number": cells["number"], "prompt": prompt, "reference": reference, "domain": domain}, schema=tabular.CELLS
     )
     odd = [name for name in domain.unique() if not commits.is_a_name(name)]
-    bad = rows.filter((pl.col("prompt") == "") | (pl.col("domain") == "") | pl.col("domain").is_in(odd))
+    blank = pl.col("prompt").str.contains(r"^[\p{Z}\p{Cc}\p{Cf}]*$")  # also what only seems to be a text
+    bad = rows.filter(blank | (pl.col("domain") == "") | pl.col("domain").is_in(odd))
     problems = [
         fields.RowProblem(f"{place} {row['number']}: {said}")
         for row in bad.iter_rows(named=True)
@@ -156,7 +157,7 @@ def examples_of(piece: tabular.Piece, *, place: str, columns: fields.Columns) ->
 
 
 def _wrong(row: dict[str, Any], columns: fields.Columns) -> Iterator[str]:
-    if not row["prompt"]:
+    if not any(c.isprintable() and not c.isspace() for c in row["prompt"]):
         yield f"the prompt ({columns.prompt!r}) is empty"
     if not row["domain"]:
         yield f"the domain ({columns.of_domain}) is empty"

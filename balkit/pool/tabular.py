@@ -52,8 +52,11 @@ def of_object(source: Any, columns: Columns, *, name: str) -> Iterator[Piece]:
     elif type(source).__module__.startswith("datasets."):
         yield from _pieces(name, _of_dataset(name, source, columns), columns)
     elif hasattr(source, "__arrow_c_stream__"):
-        batches = pyarrow.RecordBatchReader.from_stream(source)
-        yield from _pieces(name, _frames(name, batches, schema=batches.schema), columns)
+        found = pyarrow.RecordBatchReader.from_stream(source)
+        wanted = _roots(name, columns, found.schema.names)
+        part = pyarrow.schema([found.schema.field(column) for column in wanted])
+        batches = (batch.select(wanted) for batch in found)
+        yield from _pieces(name, _frames(name, batches, schema=part), columns, seen=found.schema.names)
     else:
         raise Unreadable(f"{name}: is a {type(source).__name__}, not a path or a polars frame")
 
@@ -63,13 +66,13 @@ def of_parquet(name: str, source: BinaryIO, columns: Columns) -> Iterator[Piece]
     with _Translated(name, "a Parquet file"):
         file = pyarrow.parquet.ParquetFile(source)
         schema = file.schema_arrow
-    wanted = _roots(columns, schema.names)
+    wanted = _roots(name, columns, schema.names)
 
     def batches() -> Iterator[Any]:
         with _Translated(name, "a Parquet file"):
             yield from file.iter_batches(batch_size=ROWS, columns=wanted)
 
-    part = pyarrow.schema([schema.field(column) for column in wanted]) if wanted else schema.empty_table().schema
+    part = pyarrow.schema([schema.field(column) for column in wanted])
     yield from _pieces(name, _frames(name, batches(), schema=part), columns, seen=schema.names)
 
 
@@ -79,15 +82,16 @@ def of_arrow(name: str, source: BinaryIO, columns: Columns) -> Iterator[Piece]:
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
+    names = reader.schema.names
+    wanted = _roots(name, columns, names)
 
     def batches() -> Iterator[Any]:
         with _Translated(name, "an Arrow file"):
-            if is_file:
-                yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-            else:
-                yield from reader
+            given = (reader.get_batch(n) for n in range(reader.num_record_batches)) if is_file else iter(reader)
+            yield from (batch.select(wanted) for batch in given)
 
-    yield from _pieces(name, _frames(name, batches(), schema=reader.schema), columns)
+    part = pyarrow.schema([reader.schema.field(column) for column in wanted])
+    yield from _pieces(name, _frames(name, batches(), schema=part), columns, seen=names)
 
 
 KINDS: Mapping[str, Callable[[str, BinaryIO, Columns], Iterator[Piece]]] = {
@@ -97,16 +101,18 @@ KINDS: Mapping[str, Callable[[str, BinaryIO, Columns], Iterator[Piece]]] = {
 }
 
 
-def of_folder(path: Path, columns: Columns) -> Iterator[Piece]:
+def of_folder(path: Path, columns: Columns, *, name: str) -> Iterator[Piece]:
     """A folder that `datasets` wrote with `save_to_disk`."""
+    if not path.exists():
+        raise Unreadable(f"{name}: no such file")
     if (path / "dataset_dict.json").exists():
         splits = ", ".join(str(one) for one in sorted(path.iterdir()) if one.is_dir())
-        raise Unreadable(f"{path}: holds several splits; name one: {splits}")
+        raise Unreadable(f"{name}: holds several splits; name one: {splits}")
     if not (path / "state.json").exists():
-        raise Unreadable(f"{path}: is a folder; name its files")
-    with _Translated(str(path), "a folder of datasets"):
-        found = _datasets(str(path)).load_from_disk(str(path))
-    yield from _pieces(str(path), _of_dataset(str(path), found, columns), columns)
+        raise Unreadable(f"{name}: is a folder; name its files")
+    with _Translated(name, "a folder of datasets"):
+        found = _datasets(name).load_from_disk(str(path))
+    yield from _pieces(name, _of_dataset(name, found, columns), columns)
 
 
 def is_hub_name(source: str) -> bool:
@@ -137,7 +143,7 @@ def _datasets(name: str) -> Any:
 def _of_dataset(name: str, found: Any, columns: Columns) -> Iterator[pl.DataFrame]:
     with _Translated(name, "a data set that can be loaded"):
         if found.column_names is not None:
-            wanted = _roots(columns, found.column_names)
+            wanted = _roots(name, columns, found.column_names)
             missing = fields.absent(name, columns.names, [*found.column_names, *_paths_under(columns, wanted)])
             if missing:
                 raise Unreadable(*missing)
@@ -150,9 +156,12 @@ def _paths_under(columns: Columns, roots: Sequence[str]) -> list[str]:
     return [path for path in columns.names if path.partition(".")[0] in roots]
 
 
-def _roots(columns: Columns, names: Sequence[str]) -> list[str]:
-    """The source's columns that the paths begin in."""
+def _roots(name: str, columns: Columns, names: Sequence[str]) -> list[str]:
+    """The source's columns that the paths begin in. Raises `Unreadable` for one that stands there twice."""
     wanted = {path if path in names else path.partition(".")[0] for path in columns.names}
+    twice = [path for path in sorted(wanted) if names.count(path) > 1]
+    if twice:
+        raise Unreadable(*(f"{name}: column {path!r} stands {names.count(path)} times" for path in twice))
     return [column for column in names if column in wanted]
 
 
@@ -173,22 +182,40 @@ class _Translated:
 
 def _frames(name: str, batches: Iterable[Any], *, schema: Any) -> Iterator[pl.DataFrame]:
     """Arrow batches as frames of at most `ROWS` rows; one without rows where there is no batch."""
-    empty = True
+    first = 0
     for batch in batches:
-        for frame in _frame_of(name, batch).iter_slices(ROWS):
-            empty = False
-            yield frame
-    if empty:
+        yield from _frame_of(name, batch, first=first).iter_slices(ROWS)
+        first += batch.num_rows
+    if not first:
         yield _frame_of(name, schema.empty_table())
 
 
-def _frame_of(name: str, batch: Any) -> pl.DataFrame:
+def _frame_of(name: str, batch: Any, *, first: int = 0) -> pl.DataFrame:
     try:
-        found = pl.from_arrow(batch)
-    except Exception as error:  # polars raises its own, pyarrow's and a panic for types that it has not
-        raise Unreadable(f"{name}: holds a column of a type that cannot be read: {error}") from error
-    assert isinstance(found, pl.DataFrame)
-    return found
+        batch.validate(full=True)  # text that is no UTF-8 would end the process in polars
+    except pyarrow.ArrowInvalid as error:
+        raise Unreadable(_where_invalid(name, batch, first=first) or f"{name}: {error}") from error
+    found = {}
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        types = pyarrow.types
+        if types.is_decimal256(values.type) or types.is_interval(values.type):  # polars would print a panic
+            raise Unreadable(f"{name}: column {column!r} is {values.type}, which cannot be read")
+        try:
+            found[column] = pl.Series(column, values)
+        except (Exception, pl.exceptions.PanicException) as error:
+            raise Unreadable(f"{name}: column {column!r} is {values.type}, which cannot be read") from error
+    return pl.DataFrame(found)
+
+
+def _where_invalid(name: str, batch: Any, *, first: int) -> str | None:
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        if pyarrow.types.is_string(values.type) or pyarrow.types.is_large_string(values.type):
+            for row, value in enumerate(values.cast(pyarrow.large_binary()).to_pylist()):
+                try:
+                    (value or b"").decode()
+                except UnicodeDecodeError:
+                    return f"{name} row {first + row}: {column!r} is not UTF-8"
+    return None
 
 
 def _pieces(

@@ -137,7 +137,7 @@ def _copied(folder: Path, *, wait_s: float) -> Iterator[tuple[database.Tip, Path
     """
     path = (folder / "pool.duckdb").resolve()
     copy = path.with_name(f".pool.duckdb.{os.getpid()}.new")
-    for left in path.parent.glob(".pool.duckdb.*"):  # of a process that was killed
+    for left in (*path.parent.glob(".pool.duckdb.*"), *folder.glob(".HEAD.*")):  # of a process that was killed
         left.unlink(missing_ok=True)
     if path.with_name("pool.duckdb.wal").exists():
         _settle_wal(folder, wait_s=wait_s)
