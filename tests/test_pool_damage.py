@@ -1,0 +1,196 @@
+"""A pool whose files are harmed, copied, filled up and written by two says so, or gives exactly what it held."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+from pool_rows import add, call, examples, scores, stage_commit
+
+from balkit import frames
+from balkit.errors import PoolDamaged, PoolError
+from balkit.pool import Pool
+
+HERE = Path(__file__).parent
+HEADERS = 3 * 4096  # DuckDB's three headers, before the first block
+FLIPS = 60
+FRAMES = ("examples", "rationales", "scores", "decisions", "evaluations", "calls", "snapshots", "coverage", "log")
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parent}"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def reads(folder: Path) -> dict[str, pl.DataFrame]:
+    """Everything that a pool gives."""
+    pool = Pool.open(folder, read_only=True)
+    return {"snapshot": pool.snapshot("run-s1").rows, **{name: getattr(pool, name)() for name in FRAMES}}
+
+
+def same(one: dict[str, pl.DataFrame] | None, other: dict[str, pl.DataFrame]) -> bool:
+    return one is not None and all(one[name].equals(other[name]) for name in other)
+
+
+def found_in(folder: Path) -> dict[str, pl.DataFrame] | None:
+    """What a harmed pool gives; None when it says that it is damaged, in `check` at the latest."""
+    try:
+        found = reads(folder)
+        return None if Pool.open(folder).check() else found
+    except PoolDamaged:
+        return None
+
+
+def flipped(file: Path, offset: int) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(offset)
+        byte = opened.read(1)[0]
+        opened.seek(offset)
+        opened.write(bytes([byte ^ 0xFF]))
+
+
+def copied(source: Path, folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+    return folder
+
+
+def offsets(size: int, *, count: int) -> list[int]:
+    """One in six among the headers, the others anywhere."""
+    rng = random.Random(0)
+    return [rng.randrange(HEADERS if n % 6 == 0 else size) for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool of a few thousand rows of every kind, as a folder to copy."""
+    pool = Pool.create(tmp_path_factory.mktemp("sound") / "pool")
+    add(pool, *[f"{n}: how much is {n} and {n}?" for n in range(3000)])
+    add(pool, *[f"held out {n}" for n in range(300)], split="eval")
+    stage = stage_commit(examples(*[f"of the stage {n}" for n in range(400)]))
+    pool.commit(replace(stage, calls=frames.CALLS.of([call("k1")]), scores=scores(stage.examples)))
+    pool.tag(2, "second")
+    pool.retire(pool.examples(split="train")["example_id"].to_list()[:5], reason="misprint")
+    return pool.path
+
+
+def test_a_byte_flipped_anywhere_in_the_file_is_noticed_or_changes_nothing(sound: Path, tmp_path: Path) -> None:
+    before, size = reads(sound), (sound / "pool.duckdb").stat().st_size
+    noticed = 0
+    for offset in offsets(size, count=FLIPS):
+        folder = copied(sound, tmp_path / "pool")
+        flipped(folder / "pool.duckdb", offset)
+        found = found_in(folder)
+        assert found is None or same(found, before), f"byte {offset} of {size}"
+        noticed += found is None
+    assert noticed > FLIPS / 4
+
+
+@pytest.mark.parametrize("cut", [1, 4095, 4096, 300_000, "half", "all but the headers", "all but one block"])
+def test_a_cut_file_is_noticed(sound: Path, tmp_path: Path, cut: int | str) -> None:
+    folder = copied(sound, tmp_path / "pool")
+    file = folder / "pool.duckdb"
+    size = file.stat().st_size
+    kept = {"half": size // 2, "all but the headers": HEADERS, "all but one block": HEADERS + 262_144}
+    os.truncate(file, kept[cut] if isinstance(cut, str) else size - cut)
+    assert found_in(folder) is None
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A pool with two commits in its WAL: what it gives with none, one or both of them, and HEAD after each."""
+
+    folder: Path
+    gives: tuple[dict[str, pl.DataFrame], ...]
+    heads: tuple[bytes, ...]
+
+    def at(self, folder: Path, *, head: int) -> Path:
+        """A copy to harm, with HEAD as after so many of the two commits."""
+        copied(self.folder, folder)
+        (folder / "HEAD").write_bytes(self.heads[head])
+        return folder
+
+    def allowed(self, found: dict[str, pl.DataFrame] | None, *, head: int) -> bool:
+        """A commit that HEAD knows is there or the pool says that it is damaged; one that it does not know may go."""
+        return found is None or any(same(found, gives) for gives in self.gives[head:])
+
+
+@pytest.fixture(scope="module")
+def logged(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    """Made as a writer leaves it that is killed between COMMIT and CHECKPOINT: by SQL, copied while it is open."""
+    home = tmp_path_factory.mktemp("logged")
+    more, base = copied(sound, home / "more"), copied(sound, home / "base")
+    gives, heads = [reads(more)], [(more / "HEAD").read_bytes()]
+    for domain in ("b", "c"):
+        add(Pool.open(more), *[f"{domain} {n}" for n in range(150)], domain=domain)
+        gives.append(reads(more))
+        heads.append((more / "HEAD").read_bytes())
+    with duckdb.connect(base / "pool.duckdb", config={"wal_autocheckpoint": "1TB"}) as con:
+        con.execute(f"ATTACH '{more / 'pool.duckdb'}' AS more (READ_ONLY)")
+        tip = con.sql("SELECT max(version) FROM versions").fetchall()[0][0]
+        for version in (tip + 1, tip + 2):
+            con.execute("BEGIN")
+            for table, column in (("examples", "added_in"), ("labels", "added_in"), ("versions", "version")):
+                con.execute(f"INSERT INTO {table} SELECT * FROM more.{table} WHERE {column} = {version}")
+            con.execute("COMMIT")
+        shutil.copytree(base, home / "logged")
+    return Logged(home / "logged", tuple(gives), tuple(heads))
+
+
+@pytest.mark.parametrize("head", [0, 1, 2])
+def test_commits_in_a_wal_are_part_of_the_pool_and_it_grows(logged: Logged, tmp_path: Path, head: int) -> None:
+    folder = logged.at(tmp_path / "pool", head=head)
+    assert (folder / "pool.duckdb.wal").stat().st_size > 10_000
+    assert same(found_in(folder), logged.gives[2])
+    add(Pool.open(folder), "afterwards")
+    assert Pool.open(folder, read_only=True).check() == []
+    assert reads(folder)["examples"].height == logged.gives[2]["examples"].height + 1
+
+
+@pytest.mark.parametrize("head", [0, 2])
+def test_a_byte_flipped_in_a_wal_loses_no_commit_unheard(logged: Logged, tmp_path: Path, head: int) -> None:
+    rng = random.Random(head)
+    for _ in range(12):
+        folder = logged.at(tmp_path / "pool", head=head)
+        wal = folder / "pool.duckdb.wal"
+        offset = rng.randrange(wal.stat().st_size)
+        flipped(wal, offset)
+        assert logged.allowed(found_in(folder), head=head), f"byte {offset} of {wal.stat().st_size}"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.3, 0.5, 0.7, 0.999])
+@pytest.mark.parametrize("head", [0, 1, 2])
+def test_a_cut_wal_loses_no_commit_unheard(logged: Logged, tmp_path: Path, head: int, kept: float) -> None:
+    folder = logged.at(tmp_path / "pool", head=head)
+    wal = folder / "pool.duckdb.wal"
+    os.truncate(wal, int(kept * wal.stat().st_size))
+    assert logged.allowed(found_in(folder), head=head)
+
+
+def test_a_lost_wal_is_noticed_if_head_knew_its_commits(logged: Logged, tmp_path: Path) -> None:
+    for head in (0, 1, 2):
+        folder = logged.at(tmp_path / "pool", head=head)
+        (folder / "pool.duckdb.wal").unlink()
+        found = found_in(folder)
+        assert found is None if head else same(found, logged.gives[0])
+
+
+def test_a_wal_of_another_pool_changes_nothing_unheard(logged: Logged, sound: Path, tmp_path: Path) -> None:
+    other = Pool.create(tmp_path / "other")
+    other.commit(stage_commit(examples("one")))
+    before = reads(other.path)
+    shutil.copy(logged.folder / "pool.duckdb.wal", other.path)
+    found = found_in(other.path)
+    assert found is None or same(found, before)
