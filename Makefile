@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow check format bench soak kill-harness notebooks wheel ci clean
+.PHONY: help quickstart test test-slow check format bench soak kill-harness pool-kills notebooks wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ soak: $(VENV)/.dev  ## 20,000 calls against a provider that fails one in five, a
 
 kill-harness: $(VENV)/.dev  ## 200 kills of runs against such a provider, and what must hold all the same
 	$(BIN)/python tests/kill_harness.py
+
+pool-kills: $(VENV)/.dev  ## 200 kills of processes that write to a pool, and what must hold all the same
+	$(BIN)/python tests/pool_kills.py
 
 notebooks: $(VENV)/.dev  ## execute notebooks/ from top to bottom
 	$(BIN)/python .ci/notebooks.py
