@@ -25,26 +25,26 @@ import itertools
 import math
 import os
 import platform
-import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import corpus
-import duckdb
 import polars as pl
+from corpus import add, blank, copied, fresh, recipe_for
 from measuring import Times, compared, digits, in_child, interleaved, median, seconds, table, told
 
 from balkit import plan
-from balkit import recipe as recipes
 from balkit.changes import changed_rows, changes
 from balkit.pool import Commit, Pool, SnapshotDraft, answered, database, snapshots, tables, training_rows
-from balkit.recipe import Recipe
+
+if TYPE_CHECKING:
+    import duckdb  # otherwise in functions: imported as a child starts, it takes that for a shell and shows progress
 
 Frames = Mapping[str, pl.DataFrame]
 
@@ -52,47 +52,6 @@ SAMPLE = 5_000  # rows for executemany
 PART = 100_000  # rationales a commit
 ONE = pl.lit(1, dtype=pl.Int64)
 CONFIG: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}  # as the pool's
-
-
-@contextmanager
-def blank(folder: Path) -> Iterator[Pool]:
-    """A blank pool of its own, gone afterwards."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        yield Pool.create(Path(name, "pool"))
-
-
-@contextmanager
-def copied(base: Path) -> Iterator[Pool]:
-    """A copy of the base pool, gone afterwards."""
-    with tempfile.TemporaryDirectory(dir=base.parent) as name:
-        yield Pool.open(shutil.copytree(base, Path(name, "pool")))
-
-
-def add(pool: Pool, source: pl.DataFrame | Path) -> float:
-    """The seconds of adding a source."""
-    return seconds(lambda: pool.add(source, **corpus.COLUMNS))
-
-
-def make_base(folder: Path, rows: int) -> None:
-    """All rows, then eval: a hundredth of them, one in ten a train prompt in capitals, which leaks."""
-    pool = Pool.create(folder)
-    pool.add(corpus.questions(rows), **corpus.COLUMNS)
-    leaking = corpus.questions(rows // 1000).with_columns(pl.col("question").str.to_uppercase())
-    held_out = corpus.questions(rows // 100 - leaking.height, first=10**9)
-    pool.add(pl.concat([held_out, leaking]), split="eval", **corpus.COLUMNS)
-
-
-def fresh(rows: int, number: int) -> pl.DataFrame:
-    """Rows that are not in the base pool, others for every number."""
-    return corpus.questions(rows, first=10**8 + number * 10**6)
-
-
-def recipe_for(rows: int) -> Recipe:
-    """Three adaptive stages over a fifth of the rows; answers are numbers."""
-    teacher = {"name": "offline", "transport": "offline", "model": "rule-1", "price": "free"}
-    body: dict[str, Any] = {"name": "bench", "budget_rows": max(rows // 5, 3 * corpus.DOMAINS), "stages": 3}
-    body |= {"fill": ["real", "synthetic"], "answers": {"kind": "number"}, "synthesis": {"per_call": 4, "votes": 1}}
-    return recipes.load(body | {"teacher": teacher})
 
 
 # --- append
@@ -130,9 +89,9 @@ def append(folder: Path, rows: int, rounds: int) -> list[str]:
 def prepared(folder: Path, asked: pl.DataFrame) -> Frames:
     """The rows of `examples` and `labels` as an addition stores them."""
     with blank(folder) as pool:
-        version = pool.add(asked, **corpus.COLUMNS).version
+        pool.add(asked, **corpus.COLUMNS)
         with database.reading(pool.path) as con:
-            return {name: tables.stored(con, name, version=version) for name in ("examples", "labels")}
+            return {name: tables.stored(con, name, version=1) for name in ("examples", "labels")}
 
 
 def by_pool(folder: Path, parts: Frames) -> float:
@@ -173,6 +132,8 @@ def by_row(folder: Path, parts: Frames) -> float:
 
 def in_transaction(path: Path, work: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
     """One transaction and a checkpoint, with the pool's settings."""
+    import duckdb
+
     with duckdb.connect(path, config=CONFIG) as con:
         con.execute("BEGIN TRANSACTION")
         work(con)
@@ -281,9 +242,9 @@ def store(pool: Pool, draft: SnapshotDraft) -> Times:
     with database.writing(pool.path) as con:
         rows = snapshots.rows_of(con, draft)
         lap("validation of the draft")
-        version = tables.append(con, rows=rows, message="snapshot")
+        stored = tables.append(con, rows=rows, message="snapshot")
         lap("digest and insert")
-        snapshots.refuse(con, draft, version=version)
+        snapshots.refuse(con, draft, version=stored)
         lap("refusals, and reading it back")
     lap("commit and checkpoint")
     return found
@@ -304,6 +265,8 @@ def copy(folder: Path, trained: pl.DataFrame) -> tuple[float, int]:
 
 def packed_bytes(path: Path) -> int:
     """The size that `Pool.compact` would give the file, without its verifying."""
+    import duckdb
+
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         packed = Path(name, "packed.duckdb")
         with duckdb.connect() as con:
@@ -366,13 +329,13 @@ def main() -> None:
     parser.add_argument("--snapshot-rows", type=int, help="rows of `record`; all by default")
     parser.add_argument("--folder", type=Path, help="where the pools are made; a temporary one by default")
     options = parser.parse_args()
-    named = f"Python {platform.python_version()}, DuckDB {duckdb.__version__}, polars {pl.__version__}"
+    named = f"Python {platform.python_version()}, DuckDB {version('duckdb')}, polars {pl.__version__}"
     said = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {named}"
     print(f"{options.rows:,} rows, {options.rounds} rounds; {said}")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder, wanted = Path(name), options.only.split(",")
         if {"work", "versions"} & set(wanted):
-            in_child(make_base, folder / "base", options.rows)
+            in_child(corpus.make_base, folder / "base", options.rows)
         for section in wanted:
             rows = options.snapshot_rows or options.rows if section == "record" else options.rows
             arguments, started = (folder, rows, options.rounds), time.perf_counter()

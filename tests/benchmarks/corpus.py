@@ -1,14 +1,23 @@
-"""A big corpus of English-like texts for the benchmarks: seeded, made column by column, the same rows at any size."""
+"""A big corpus of English-like texts, and pools of it, for the benchmarks: seeded, made column by column."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from measuring import seconds
 
 from balkit import frames, texts
+from balkit import recipe as recipes
+from balkit.pool import Pool
+from balkit.recipe import Recipe
 
 DOMAINS = 200
 #: Where a column of `questions` stands, for `Pool.add`.
@@ -85,6 +94,47 @@ def jsonl(path: Path, *, rows: int) -> Path:
         for first in range(0, rows, _PART):
             questions(min(_PART, rows - first), first=first).write_ndjson(file)
     return path
+
+
+@contextmanager
+def blank(folder: Path) -> Iterator[Pool]:
+    """A blank pool of its own, gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        yield Pool.create(Path(name, "pool"))
+
+
+@contextmanager
+def copied(base: Path) -> Iterator[Pool]:
+    """A copy of the base pool, gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=base.parent) as name:
+        yield Pool.open(shutil.copytree(base, Path(name, "pool")))
+
+
+def add(pool: Pool, source: pl.DataFrame | Path) -> float:
+    """The seconds of adding a source."""
+    return seconds(lambda: pool.add(source, **COLUMNS))
+
+
+def make_base(folder: Path, rows: int) -> None:
+    """All rows, then eval: a hundredth of them, one in ten a train prompt in capitals, which leaks."""
+    pool = Pool.create(folder)
+    pool.add(questions(rows), **COLUMNS)
+    leaking = questions(rows // 1000).with_columns(pl.col("question").str.to_uppercase())
+    held_out = questions(rows // 100 - leaking.height, first=10**9)
+    pool.add(pl.concat([held_out, leaking]), split="eval", **COLUMNS)
+
+
+def fresh(rows: int, number: int) -> pl.DataFrame:
+    """Rows that are not in the base pool, others for every number."""
+    return questions(rows, first=10**8 + number * 10**6)
+
+
+def recipe_for(rows: int) -> Recipe:
+    """Three adaptive stages over a fifth of the rows; answers are numbers."""
+    teacher = {"name": "offline", "transport": "offline", "model": "rule-1", "price": "free"}
+    body: dict[str, Any] = {"name": "bench", "budget_rows": max(rows // 5, 3 * DOMAINS), "stages": 3}
+    body |= {"fill": ["real", "synthetic"], "answers": {"kind": "number"}, "synthesis": {"per_call": 4, "votes": 1}}
+    return recipes.load(body | {"teacher": teacher})
 
 
 def _questions(first: int, rows: int) -> pl.DataFrame:
