@@ -249,7 +249,7 @@ def test_real_news_falls_into_its_topics(tmp_path: Path) -> None:
     lines = (real.DATA / "long_tail_kd/r52/r52_count_100.jsonl").read_text(encoding="utf-8").splitlines()[:2000]
     rows = [json.loads(line) for line in lines]
     texts, topics = [row["text"] for row in rows], np.array([row["label"] for row in rows])
-    for encoder, nmi, ari in ((SentenceTransformers(real.encoder_folder()), 0.50, 0.25), (Hashing(), 0.35, 0.08)):
+    for encoder, nmi, ari in ((SentenceTransformers(real.encoder_folder()), 0.54, 0.30), (Hashing(), 0.35, 0.08)):
         vectors = Vectors(tmp_path, encoder).of(texts)
         result = discover(texts, vectors, ids=ids_of(len(rows)), k=24, min_rows=10, seed=0)
         reached = normalized_mutual_info_score(topics, result.labels["domain"].to_list())
