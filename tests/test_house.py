@@ -23,7 +23,7 @@ FLOORS = [
     {"texts", "frames", "assets", "tokens", "events"},
     {"recipe"},
     {"answers"},
-    {"balance", "selection", "verify", "pool", "vectors", "teacher", "student"},
+    {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
     {"synthesize", "changes", "reconcile", "runs", "basis"},
     {"assemble", "planning"},
     {"steps", "outlook"},
@@ -41,6 +41,7 @@ KEPT_IN = {
     "openai": "teacher",
     "sentence_transformers": "vectors",
     "hnswlib": "vectors",
+    "sklearn": "clusters",
     "torch": "student",
     "transformers": "student",
     "peft": "student",
@@ -52,7 +53,7 @@ KEPT_IN = {
 }
 
 #: What `import balkit` and `import balkit.cli` must not load.
-HEAVY = ["torch", "transformers", "litellm", "openai", "sentence_transformers", "hnswlib", "duckdb"]
+HEAVY = ["torch", "transformers", "litellm", "openai", "sentence_transformers", "hnswlib", "sklearn", "duckdb"]
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
