@@ -180,11 +180,9 @@ def enters(
     content: Content,
     *rows: Row,
     columns: Sequence[str] = COLUMNS,
-    wrong: str | None = None,
 ) -> object:
-    """A kind of file that adds exactly these rows. `wrong` says how balkit falls short of that today."""
-    marks = [pytest.mark.xfail(strict=True, reason=wrong)] if wrong else []
-    return pytest.param(name, content, rows, columns, id=kind, marks=marks)
+    """A kind of file that adds exactly these rows."""
+    return pytest.param(name, content, rows, columns, id=kind)
 
 
 ENTERS = [
@@ -482,7 +480,6 @@ ENTERS = [
         "q,re\u0301ponse,subject\nfine?,yes,good\n",
         FINE,
         columns=("--prompt", "q", "--answer", "r\u00e9ponse", "--domain", "subject"),
-        wrong="NFC and NFD names differ; the message shows two names that look the same",
     ),
     enters(
         "column-with-sql",
@@ -514,14 +511,9 @@ def refused(
     says: str,
     *,
     columns: Sequence[str] = COLUMNS,
-    wrong: str | None = None,
 ) -> object:
-    """A kind of file that is refused. `places` are the lines or rows that are named, and no others; `says` is a regex.
-
-    `wrong` says how balkit falls short of that today.
-    """
-    marks = [pytest.mark.xfail(strict=True, reason=wrong)] if wrong else []
-    return pytest.param(name, content, places, says, columns, id=kind, marks=marks)
+    """A kind of file that is refused. `places` are the lines or rows that are named, and no others; `says` is a regex."""
+    return pytest.param(name, content, places, says, columns, id=kind)
 
 
 NOT_AS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may read any file")
@@ -535,7 +527,6 @@ REFUSED = [
         FINE_CSV.encode("utf-16-le"),
         "",
         "UTF-16|NUL",
-        wrong="not recognised; the message prints NUL bytes",
     ),
     refused(
         "latin-1",
@@ -551,7 +542,6 @@ REFUSED = [
         FINE_CSV.replace("\n", "\r").encode() + b"caf\xe9,y,s\r",
         "line 3",
         "UTF-8",
-        wrong="lines are counted by LF alone here, so line 1 is named",
     ),
     refused(
         "cut-in-a-character",
@@ -590,7 +580,6 @@ REFUSED = [
         FINE_LINE + '{"q": "x", "q": "z", "a": "y", "subject": "s"}\n',
         "line 2",
         "'q'.*(2 times|twice)",
-        wrong="the first value is lost without a word",
     ),
     refused("nan", "data.jsonl", FINE_LINE + '{"q": "x", "a": NaN, "subject": "s"}', "line 2", "'a'.*NaN"),
     refused(
@@ -625,7 +614,6 @@ REFUSED = [
         lines(q="\u200b\ufeff\u2060", a="y", subject="s"),
         "line 2",
         "'q'.*empty",
-        wrong="a prompt of zero-width characters only is stored",
     ),
     refused("prompt-missing", "data.jsonl", lines(a="y", subject="s"), "line 2", "no key 'q'"),
     refused("prompt-a-list", "data.jsonl", lines(q=["x"], a="y", subject="s"), "line 2", "'q'.*list"),
@@ -742,7 +730,6 @@ REFUSED = [
         arrow(a=pa.array([1], pa.decimal256(70))),
         "",
         "'a'",
-        wrong="a Rust panic is printed, the file is called no Arrow file, the column is not named",
     ),
     refused("folder", "data.jsonl", Path.mkdir, "", "folder"),
     refused(
@@ -751,7 +738,6 @@ REFUSED = [
         Path.mkdir,
         "",
         "folder",
-        wrong="says that the name has no suffix",
     ),
     refused("missing", "data.jsonl", None, "", "no such file"),
     refused(
@@ -760,7 +746,6 @@ REFUSED = [
         None,
         "",
         "no such file",
-        wrong="says that the name has no suffix",
     ),
     refused("missing-folder", "nowhere/data.jsonl", None, "", "no such file"),
     refused("dangling-link", "data.jsonl", lambda path: path.symlink_to("nowhere.jsonl"), "", "no such file"),
@@ -937,7 +922,6 @@ def test_skip_bad_works_for_the_rows_of_tables_too(add: Add, tmp_path: Path) -> 
     assert sorted(places) == lines_and_rows
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeEncodeError escapes: the bad rows' file is strict UTF-8")
 def test_skip_bad_names_a_line_whose_keys_are_no_text(add: Add, tmp_path: Path) -> None:
     put(tmp_path / "data.jsonl", FINE_LINE + r'{"q": "x", "a": "y", "\udfff": "s"}')
     code, said = add("pool", "data.jsonl", "--skip-bad", "bad.txt")
@@ -945,7 +929,6 @@ def test_skip_bad_names_a_line_whose_keys_are_no_text(add: Add, tmp_path: Path) 
     assert (tmp_path / "bad.txt").read_text().startswith("data.jsonl line 2: no key 'subject'")
 
 
-@pytest.mark.xfail(strict=True, reason="names of files and columns stand in the bad rows' file with their line ends")
 @pytest.mark.parametrize("name", ["da\nta.jsonl", "data.jsonl"])
 def test_skip_bad_gives_each_problem_one_line(add: Add, tmp_path: Path, name: str) -> None:
     put(tmp_path / name, lines({"q": "", "a": "y", "subject": "s"}, {"q": "x", "two\nlines": 1, "subject": "s"}))

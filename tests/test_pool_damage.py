@@ -220,13 +220,7 @@ def rows_file(path: Path, *, count: int) -> Path:
     return path
 
 
-AT_THE_CHECKPOINT = pytest.mark.xfail(
-    strict=True,
-    reason="COMMIT is in the WAL when CHECKPOINT finds no room: the add says that it failed, and its version is there",
-)
-
-
-@pytest.mark.parametrize("count", [8_000, pytest.param(2_500, marks=AT_THE_CHECKPOINT)])
+@pytest.mark.parametrize("count", [8_000, 2_500])
 def test_a_disk_that_fills_up_while_a_file_is_added_leaves_the_version_before(tmp_path: Path, count: int) -> None:
     folder, file = tmp_path / "pool", rows_file(tmp_path / "rows.jsonl", count=count)
     Pool.create(folder).commit(stage_commit(examples("one")))
@@ -304,7 +298,6 @@ def whole_or_damaged(folder: Path) -> bool:
         return True
 
 
-@pytest.mark.xfail(strict=True, reason="nothing takes away the temporary HEAD of a process that was killed beside it")
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
     folder = tmp_path / "pool"
     add(Pool.create(folder), "one")
