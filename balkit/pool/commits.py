@@ -10,7 +10,7 @@ import polars as pl
 
 from balkit import frames, texts
 from balkit.errors import PoolError
-from balkit.pool import database, snapshots
+from balkit.pool import database, identity, snapshots
 from balkit.pool.snapshots import SnapshotDraft
 from balkit.pool.tables import TABLES, Key
 
@@ -81,8 +81,7 @@ def is_a_name(domain: str) -> bool:
 
 def with_prompt_key(examples: pl.DataFrame) -> pl.DataFrame:
     """The frame with `prompt_key`, the digest of the normalised prompt by which leaks are found."""
-    keys = [texts.digest(texts.normalised(prompt)) for prompt in examples["prompt"]]
-    return examples.with_columns(pl.Series("prompt_key", keys, dtype=pl.String))
+    return examples.with_columns(identity.prompt_keys(examples["prompt"]).alias("prompt_key"))
 
 
 def retired(con: duckdb.DuckDBPyConnection, wanted: pl.DataFrame, *, version: int) -> pl.DataFrame:
@@ -122,11 +121,8 @@ def relabelled(con: duckdb.DuckDBPyConnection, wanted: pl.DataFrame, *, version:
 
 
 def _examples(con: duckdb.DuckDBPyConnection, examples: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    _refuse_ids(
-        "examples",
-        given=examples["example_id"].to_list(),
-        due=[texts.example_id(p, r) for p, r in examples.select("prompt", "reference").iter_rows()],
-    )
+    due = identity.example_ids(examples["prompt"], examples["reference"])
+    _refuse_ids("examples", given=examples["example_id"], due=due)
     for column, allowed in (("split", SPLITS), ("origin", ORIGINS)):
         other = examples.filter(~pl.col(column).is_in(allowed))[column].unique(maintain_order=True).to_list()
         if other:
@@ -166,10 +162,8 @@ def _refuse_orphans(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFra
 def _refuse_bad_values(rows: dict[str, pl.DataFrame]) -> None:
     if "rationales" in rows:
         frame = rows["rationales"]
-        cells = frame.select("example_id", "text", "answer", "source").iter_rows()
-        _refuse_ids(
-            "rationales", given=frame["rationale_id"].to_list(), due=[texts.rationale_id(*cell) for cell in cells]
-        )
+        due = identity.digests(frame.select("example_id", "text", "answer", "source"))
+        _refuse_ids("rationales", given=frame["rationale_id"], due=due)
         silent = frame.filter(~pl.col("accepted") & pl.col("reason").is_null())
         if silent.height:
             raise PoolError(f"rationales: {silent['rationale_id'][0]} is rejected without a reason")
@@ -182,7 +176,8 @@ def _refuse_bad_values(rows: dict[str, pl.DataFrame]) -> None:
             )
 
 
-def _refuse_ids(name: str, *, given: list[str], due: list[str]) -> None:
-    for old, new in zip(given, due, strict=True):
-        if old != new:
-            raise PoolError(f"{name}: id {old!r} is not the digest of its row, {new!r}; see balkit.texts")
+def _refuse_ids(name: str, *, given: pl.Series, due: pl.Series) -> None:
+    wrong = (given != due).arg_true()
+    if len(wrong):
+        row = wrong[0]
+        raise PoolError(f"{name}: id {given[row]!r} is not the digest of its row, {due[row]!r}; see balkit.texts")

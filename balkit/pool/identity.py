@@ -35,13 +35,12 @@ def prompt_keys(prompts: pl.Series) -> pl.Series:
 
 
 def digests(frame: pl.DataFrame) -> pl.Series:
-    """`texts.digest` of every row as a list of its cells, texts or nulls."""
-    names = frame.columns
-    cells = [pl.when(pl.col(name).is_null()).then(pl.lit("null")).otherwise(_json(pl.col(name))) for name in names]
+    """`texts.digest` of every row as a list of its cells: texts, integers, or nulls."""
+    cells = [_cell(name, dtype) for name, dtype in frame.schema.items()]
     made = pl.concat_str(pl.lit("["), pl.concat_str(cells, separator=","), pl.lit("]"))
     found = _sha256(frame.select(made.alias("digest")).to_series())
-    odd = frame.select(pl.any_horizontal(pl.col(name).str.contains(_NOT_PLAIN).fill_null(False) for name in names))
-    rows = odd.to_series().arg_true()
+    odd = [pl.col(name).str.contains(_NOT_PLAIN) for name, dtype in frame.schema.items() if dtype == pl.String]
+    rows = frame.select(pl.any_horizontal(pl.lit(False), *odd).fill_null(False).alias("odd"))["odd"].arg_true()
     if not len(rows):
         return found
     return found.scatter(rows, [texts.digest(list(row)) for row in frame[rows].iter_rows()])
@@ -104,6 +103,11 @@ def _by_kind(column: pl.Series, *, plain: Callable[[pl.Series], pl.Series], othe
 
 def _odd_rows(column: pl.Series) -> pl.Series:
     return column.str.contains(_NOT_PLAIN).fill_null(False).arg_true()
+
+
+def _cell(name: str, dtype: pl.DataType) -> pl.Expr:
+    text = _json(pl.col(name)) if dtype == pl.String else pl.col(name).cast(pl.String)
+    return pl.when(pl.col(name).is_null()).then(pl.lit("null")).otherwise(text)
 
 
 def _json(text: pl.Expr) -> pl.Expr:

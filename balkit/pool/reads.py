@@ -23,10 +23,28 @@ class View:
     wait_s: float = database.WAIT_S
 
     def examples(
-        self, *, split: str | None = None, domain: str | None = None, origin: str | None = None
+        self,
+        *,
+        split: str | None = None,
+        domain: str | None = None,
+        origin: str | None = None,
+        domain_set: str | None = None,
     ) -> pl.DataFrame:
-        """EXAMPLES in use, ordered by `example_id`; retired ones are left out."""
-        return frames.check(self._ask("examples", split=split, domain=domain, origin=origin), frames.EXAMPLES)
+        """EXAMPLES in use, ordered by `example_id`; retired ones are left out.
+
+        `domain` is that of `domain_set`, where one is named (see `domain_sets`); an example that the set does not
+        know, such as one that was written, keeps its own.
+        """
+        found = self._ask("examples", split=split, domain=domain, origin=origin, domain_set=domain_set)
+        return frames.check(found, frames.EXAMPLES)
+
+    def domain_sets(self) -> pl.DataFrame:
+        """One row a set of domains beside the labels': domain_set, detail (JSON), version, examples, domains."""
+        return self._ask("domain_sets")
+
+    def without_domain(self, domain_set: str) -> list[str]:
+        """The ids of examples in use, from the source, that a set has no domain for."""
+        return self._ask("without_domain", domain_set=domain_set)["example_id"].to_list()
 
     def retired_prompts(self) -> list[str]:
         """The prompts of examples that are out of use, ordered: what nobody should write again."""
@@ -73,14 +91,15 @@ class View:
         """One row a version, the newest first, with its tags; `created_at` is UTC."""
         return self._ask("log")
 
-    def coverage(self) -> pl.DataFrame:
-        """Rows per domain, the largest train split first.
+    def coverage(self, *, domain_set: str | None = None) -> pl.DataFrame:
+        """Rows per domain, of the labels or of a named set, the largest train split first.
 
-        Columns: domain; train (rows in use), real (of these, from the source), dev, eval; synthetic (of all splits);
-        retired; rationales (accepted);
-        leaks (train rows whose normalised prompt stands in eval); mean_prompt_chars.
+        Columns: domain; train (rows in use), real (of these, from the source), dev, eval; synthetic (of all splits),
+        synthetic_share (0-1, of the rows in use); retired; rationales (accepted);
+        leaks (train rows whose normalised prompt stands in eval); mean_prompt_chars;
+        prompt_tokens, rationale_tokens (of rows in use, estimated: UTF-8 bytes / 3).
         """
-        return self._ask("coverage")
+        return self._ask("coverage", domain_set=domain_set)
 
     def _ask(self, name: str, **params: object) -> pl.DataFrame:
         with database.reading(self.folder, wait_s=self.wait_s) as con:

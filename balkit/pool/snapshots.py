@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import duckdb
 
 
+#: What tells rows of a snapshot apart, and their order.
+_KEYS = ["position", "row_id", "example_id", "rationale_id", "copy"]
+
+
 @dataclass(frozen=True)
 class SnapshotDraft:
     """What one stage adds to the training set.
@@ -56,8 +60,33 @@ class Snapshot:
 
 
 def digest_of(rows: pl.DataFrame) -> str:
-    """The digest of a training set: its ordered (example_id, rationale_id, copy)."""
-    return texts.digest([list(row) for row in rows.select("example_id", "rationale_id", "copy").iter_rows()])
+    """The digest of a training set: `texts.digest` of the list of its ordered (example_id, rationale_id, copy)."""
+    ids = rows.select("example_id", "rationale_id", "copy")
+    if ids.select(pl.col("example_id", "rationale_id").str.contains(r"[^ !#-\[\]-~]").any()).sum_horizontal()[0]:
+        return texts.digest([list(row) for row in ids.iter_rows()])
+    total = hashlib.sha256(b"[")
+    for number, block in enumerate(ids.iter_slices(65_536)):
+        listed = block.select(pl.format('["{}","{}",{}]', "example_id", "rationale_id", "copy").str.join(",")).item()
+        total.update(f"{',' if number and listed else ''}{listed or ''}".encode())
+    total.update(b"]")
+    return total.hexdigest()
+
+
+def _keys(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> pl.DataFrame:
+    """The `_KEYS` of all rows of a stored snapshot. Raises as `read` does."""
+    record = _record(con, snapshot_id)
+    found = database.ask(con, "snapshot_keys", snapshot_id=snapshot_id).select(_KEYS)
+    if (
+        found.height != record["total_rows"]
+        or found.null_count().sum_horizontal()[0]
+        or digest_of(found) != record["digest"]
+    ):
+        raise _damaged(snapshot_id, found=found.height, committed=record["total_rows"])
+    return found
+
+
+def _counted_on(rows: pl.DataFrame, *, first: int) -> pl.DataFrame:
+    return rows.with_columns(position=pl.int_range(first, first + rows.height, dtype=pl.Int64))
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft) -> dict[str, pl.DataFrame]:
@@ -66,10 +95,9 @@ def rows_of(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft) -> dict[str, p
     Raises `PoolError` when another snapshot has its id, when its parent is not there, or when a row repeats.
     """
     own = frames.check(draft.rows, frames.SNAPSHOT_ROWS).sort("position", maintain_order=True)
-    before = read(con, draft.parent).rows if draft.parent is not None else frames.SNAPSHOT_ROWS.empty()
-    first = before.height
-    own = own.with_columns(position=pl.int_range(first, first + own.height, dtype=pl.Int64))
-    whole = pl.concat([before, own])
+    before = _keys(con, draft.parent) if draft.parent is not None else frames.SNAPSHOT_ROWS.empty().select(_KEYS)
+    own = _counted_on(own, first=before.height)
+    whole = pl.concat([before, own.select(_KEYS)])
     for identity in (["example_id", "rationale_id", "copy"], ["row_id"]):
         twice = whole.filter(whole.select(identity).is_duplicated())
         if twice.height:
@@ -108,7 +136,15 @@ def refuse(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft, *, version: int
     The last line of defence: what stands in eval never reaches a snapshot, whatever the recipe says. Called
     inside the transaction that stores it, so that a refusal leaves nothing behind.
     """
-    bad = database.ask(con, "refused_rows", snapshot_id=draft.snapshot_id, version=version)
+    given = frames.check(draft.rows, frames.SNAPSHOT_ROWS).sort("position", maintain_order=True)
+    total = database.ask(con, "snapshot", snapshot_id=draft.snapshot_id)["total_rows"][0]
+    given = _counted_on(given, first=total - given.height)
+    con.register("incoming", given)
+    bad = database.ask(con, "lost_rows")
+    if not bad.height:
+        bad = database.ask(con, "refused_rows", snapshot_id=draft.snapshot_id, version=version)
+    differing = database.ask(con, "differing_rows", snapshot_id=draft.snapshot_id)
+    con.unregister("incoming")
     if bad.height:
         lines = [
             f"  - row {row['position']}, example {row['example_id'][:12]}: {row['problem']}: {row['prompt']!r:.80}"
@@ -116,36 +152,24 @@ def refuse(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft, *, version: int
         ]
         more = [f"  ... and {bad.height - 20} more"] if bad.height > 20 else []
         raise PoolError("\n".join([f"snapshot {draft.snapshot_id}: {bad.height} rows may not train", *lines, *more]))
-    given = frames.check(draft.rows, frames.SNAPSHOT_ROWS).sort("position", maintain_order=True).drop("position")
-    stored = read(con, draft.snapshot_id).rows.tail(given.height).drop("position")
-    for column in given.columns:
-        if not given[column].equals(stored[column]):
-            where = (~given[column].eq_missing(stored[column])).arg_true()[0]
-            raise PoolError(
-                f"snapshot {draft.snapshot_id}: {column} of row {where} is {given[column][where]!r} in the draft "
-                f"and {stored[column][where]!r} in the pool"
-            )
+    for position, column in differing.iter_rows():
+        row = given.filter(pl.col("position") == position)
+        raise PoolError(
+            f"snapshot {draft.snapshot_id}: {column} of row {position - given['position'][0]} is {row[column][0]!r} in "
+            f"the draft, and another in the pool (example {row['example_id'][0]})"
+        )
 
 
 def read(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> Snapshot:
     """A snapshot with all its rows. Raises `PoolError` for an unknown id, `PoolDamaged` when its digest is not kept."""
-    record = database.ask(con, "snapshot", snapshot_id=snapshot_id)
-    if not record.height:
-        known = [
-            row[0] for row in con.sql("SELECT snapshot_id FROM snapshots ORDER BY added_in, snapshot_id").fetchall()
-        ]
-        raise PoolError(f"no snapshot {snapshot_id!r}; there are: {', '.join(known) or 'none yet'}")
-    row = record.row(0, named=True)
+    row = _record(con, snapshot_id)
     rows = database.ask(con, "snapshot_rows", snapshot_id=snapshot_id)
     if (
         rows.height != row["total_rows"]
         or digest_of(rows) != row["digest"]
         or rows.select("prompt", "rationale").null_count().sum_horizontal()[0]
     ):
-        raise PoolDamaged(
-            f"snapshot {snapshot_id}: its {rows.height} rows are not the {row['total_rows']} that were committed; "
-            "restore the pool from a backup"
-        )
+        raise _damaged(snapshot_id, found=rows.height, committed=row["total_rows"])
     return Snapshot(
         snapshot_id=snapshot_id,
         digest=row["digest"],
@@ -156,6 +180,21 @@ def read(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> Snapshot:
         rows=frames.check(rows, frames.SNAPSHOT_ROWS),
         recipe_yaml=row["recipe_yaml"],
         deficits=json.loads(row["deficits"]),
+    )
+
+
+def _record(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> dict[str, Any]:
+    record = database.ask(con, "snapshot", snapshot_id=snapshot_id)
+    if not record.height:
+        known = con.sql("SELECT snapshot_id FROM snapshots ORDER BY added_in, snapshot_id").fetchall()
+        raise PoolError(f"no snapshot {snapshot_id!r}; there are: {', '.join(name for (name,) in known) or 'none yet'}")
+    return record.row(0, named=True)
+
+
+def _damaged(snapshot_id: str, *, found: int, committed: int) -> PoolDamaged:
+    return PoolDamaged(
+        f"snapshot {snapshot_id}: its {found} rows are not the {committed} that were committed; "
+        "restore the pool from a backup"
     )
 
 

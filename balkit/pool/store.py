@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Any, Self
 import polars as pl
 
 from balkit.errors import PoolError
-from balkit.pool import checks, commits, database, ingest, migrate, paying, sandbox, snapshots, staging, tables, writing
+from balkit.pool import (
+    checks,
+    commits,
+    database,
+    domain_sets,
+    ingest,
+    migrate,
+    paying,
+    sandbox,
+    snapshots,
+    staging,
+    tables,
+    writing,
+)
 from balkit.pool.commits import Commit
 from balkit.pool.fields import Columns
 from balkit.pool.reads import View
@@ -206,6 +219,25 @@ class Pool:
 
         return self._append(rows, message=message)
 
+    def set_domains(self, name: str, labels: pl.DataFrame, *, detail: Any = None, message: str | None = None) -> int:
+        """Keep domains beside the labels' own, as a named set. `labels`: example_id, domain; `detail`: any JSON value.
+
+        Reads that take a `domain_set` show them from the next version on; the labels stay as they are. Returns the
+        version; the old one when nothing differs. Raises `PoolError` for ids not in use, and for names that are none.
+        """
+        if not _TAG.fullmatch(name):
+            raise PoolError(f"{name!r} names no set: letters, digits, '.', '_' and '-', and a letter first")
+        lacking = {"example_id", "domain"} - set(labels.columns)
+        if lacking:
+            raise PoolError(
+                f"set_domains: no column {', '.join(sorted(lacking))} (it has: {', '.join(labels.columns)})"
+            )
+
+        def rows(con: duckdb.DuckDBPyConnection, version: int) -> Rows:
+            return domain_sets.rows_of(con, name, labels, detail=detail, version=version)
+
+        return self._append(rows, message=message or f"domain set {name}: {labels.height} examples")
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the one process that pays for this pool. Raises `PoolLocked` with the PID of the other.
@@ -245,10 +277,15 @@ class Pool:
         return View(self.path, self.number_of(version), self._wait_s)
 
     def examples(
-        self, *, split: str | None = None, domain: str | None = None, origin: str | None = None
+        self,
+        *,
+        split: str | None = None,
+        domain: str | None = None,
+        origin: str | None = None,
+        domain_set: str | None = None,
     ) -> pl.DataFrame:
         """EXAMPLES in use now; see `View.examples`."""
-        return self._now.examples(split=split, domain=domain, origin=origin)
+        return self._now.examples(split=split, domain=domain, origin=origin, domain_set=domain_set)
 
     def retired_prompts(self) -> list[str]:
         """The prompts of examples that are out of use now."""
@@ -297,9 +334,13 @@ class Pool:
         """One row a version, the newest first."""
         return self._now.log()
 
-    def coverage(self) -> pl.DataFrame:
+    def coverage(self, *, domain_set: str | None = None) -> pl.DataFrame:
         """Rows per domain, the largest train split first; see `View.coverage`."""
-        return self._now.coverage()
+        return self._now.coverage(domain_set=domain_set)
+
+    def domain_sets(self) -> pl.DataFrame:
+        """One row a set of domains beside the labels'; see `View.domain_sets`."""
+        return self._now.domain_sets()
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """A snapshot with the rows of all its stages in order, its digest verified; `latest` is the newest one.

@@ -69,7 +69,12 @@ TABLES: Mapping[str, Table] = {
     ),
     "calls": _of(frames.CALLS, "key run_id attempts status cost_microusd input_tokens output_tokens"),
     "evaluations": _of(frames.EVALUATIONS, "checkpoint settings example_id"),
+    "domain_sets": _table("domain_set", domain_set=_S, detail=_S),
+    "domain_labels": _table("domain_set example_id", domain_set=_S, example_id=_S, domain=_S),
 }
+
+#: Whose rows have a number besides, by which the rows of snapshots name them.
+_NUMBERED = ("examples", "rationales")
 
 
 def append(
@@ -124,9 +129,17 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stre
 
 
 def _store(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, *, version: int) -> None:
-    con.register("incoming", frame.with_columns(added_in=pl.lit(version, pl.Int64)))
-    con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
+    incoming = frame.with_columns(added_in=pl.lit(version, pl.Int64))
+    if name in _NUMBERED:
+        first: int = con.sql(f"SELECT coalesce(max(number) + 1, 0) FROM {name}").fetchall()[0][0]
+        incoming = incoming.with_columns(number=pl.int_range(first, first + frame.height, dtype=pl.Int64))
+    con.register("incoming", incoming)
+    con.execute(database.queries()["store_snapshot_rows"] if name == "snapshot_rows" else _store_as_is(name))
     con.unregister("incoming")
+
+
+def _store_as_is(name: str) -> str:
+    return f"INSERT INTO {name} BY NAME SELECT * FROM incoming"
 
 
 def _blocks(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

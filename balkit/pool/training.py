@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from balkit import frames, texts
+from balkit import frames
+from balkit.pool import identity
 
 #: What `training_rows` needs of every row; `text` is the rationale's.
 ANSWERED: dict[str, pl.DataType] = {
@@ -33,14 +34,16 @@ def training_rows(rows: pl.DataFrame, *, stage: int, seed: int = 0, start: int =
 
     `position` counts from `start`. The order does not depend on that of the input.
     """
-    names = ("example_id", "rationale_id", "copy")
     shaped = rows.with_columns(
-        row_id=pl.Series([texts.digest(list(row))[:16] for row in rows.select(names).iter_rows()], dtype=pl.String),
-        order=pl.Series(
-            [texts.rank_key(seed, stage, row[0], row[2]) for row in rows.select(names).iter_rows()], dtype=pl.String
-        ),
+        row_id=identity.digests(rows.select("example_id", "rationale_id", "copy")).str.slice(0, 16),
+        order=identity.digests(rows.select(*_rank_key(seed, stage))),  # `texts.rank_key`
         stage=pl.lit(stage, dtype=pl.Int64),
         answer=pl.col("answer").fill_null(""),
     )
     shaped = shaped.sort("order", "row_id").with_columns(position=start + pl.int_range(pl.len(), dtype=pl.Int64))
     return frames.check(shaped.rename({"text": "rationale"}), frames.SNAPSHOT_ROWS)
+
+
+def _rank_key(seed: int, stage: int) -> list[pl.Expr]:
+    parts = [pl.lit(seed, pl.Int64), pl.lit(str(stage)), pl.col("example_id"), pl.col("copy").cast(pl.String)]
+    return [part.alias(str(number)) for number, part in enumerate(parts)]

@@ -19,7 +19,7 @@ SELECT version FROM versions WHERE run_id = $run_id AND stage = $stage AND step 
 
 -- name: examples
 -- The examples in use at a version; null parameters ask for all.
-SELECT * FROM examples_at($version)
+SELECT * FROM examples_in_at($version, $domain_set)
 WHERE ($split IS NULL OR split = $split) AND ($domain IS NULL OR domain = $domain)
     AND ($origin IS NULL OR origin = $origin)
 ORDER BY example_id;
@@ -80,7 +80,7 @@ ORDER BY added_in, snapshot_id;
 
 -- name: coverage
 -- Rows per domain at a version, the largest first.
-SELECT * FROM coverage_at($version) ORDER BY train DESC, domain;
+SELECT * FROM coverage_in_at($version, $domain_set) ORDER BY train DESC, domain;
 
 -- name: tags
 -- The names of versions, the newest row of each name.
@@ -215,3 +215,74 @@ SELECT count(*) AS rows, count(DISTINCT domain) AS domains,
     count(DISTINCT example_id) FILTER (example_id NOT IN (SELECT example_id FROM known)) AS new,
     count(DISTINCT example_id) FILTER (reference IS NULL AND example_id NOT IN (SELECT example_id FROM known)) AS unanswered
 FROM staged;
+
+-- name: store_snapshot_rows
+-- The incoming rows of a snapshot, by the numbers of what they name.
+INSERT INTO snapshot_entries BY NAME
+SELECT i.* EXCLUDE (example_id, rationale_id), e.number AS example_number, a.number AS rationale_number
+FROM incoming AS i
+LEFT JOIN examples AS e USING (example_id)
+LEFT JOIN rationales AS a USING (rationale_id)
+ORDER BY i.position;
+
+-- name: lost_rows
+-- The incoming rows of a snapshot whose example or rationale the pool lacks.
+SELECT i.position, i.example_id, i.prompt, CASE WHEN e.example_id IS NULL THEN 'its example is not in the pool'
+    ELSE 'its rationale is not in the pool' END AS problem
+FROM incoming AS i
+LEFT JOIN examples AS e USING (example_id)
+LEFT JOIN rationales AS a USING (rationale_id)
+WHERE e.example_id IS NULL OR a.rationale_id IS NULL
+ORDER BY i.position;
+
+-- name: differing_rows
+-- The first of the incoming rows that the snapshot does not hold as they are given, and the column in which it differs.
+SELECT i.position, CASE
+        WHEN r.row_id IS DISTINCT FROM i.row_id THEN 'row_id'
+        WHEN r.stage IS DISTINCT FROM i.stage THEN 'stage'
+        WHEN r.copy IS DISTINCT FROM i.copy THEN 'copy'
+        WHEN r.domain IS DISTINCT FROM i.domain THEN 'domain'
+        WHEN r.split IS DISTINCT FROM i.split THEN 'split'
+        WHEN r.origin IS DISTINCT FROM i.origin THEN 'origin'
+        WHEN e.example_id IS DISTINCT FROM i.example_id THEN 'example_id'
+        WHEN a.rationale_id IS DISTINCT FROM i.rationale_id THEN 'rationale_id'
+        WHEN e.prompt IS DISTINCT FROM i.prompt THEN 'prompt'
+        WHEN e.reference IS DISTINCT FROM i.reference THEN 'reference'
+        WHEN a.text IS DISTINCT FROM i.rationale THEN 'rationale'
+        WHEN a.author IS DISTINCT FROM i.author THEN 'author'
+        WHEN coalesce(a.answer, '') IS DISTINCT FROM i.answer THEN 'answer'
+    END AS differs
+FROM incoming AS i
+LEFT JOIN snapshot_entries AS r ON r.snapshot_id = $snapshot_id AND r.position = i.position
+LEFT JOIN examples AS e ON e.number = r.example_number
+LEFT JOIN rationales AS a ON a.number = r.rationale_number
+WHERE differs IS NOT NULL
+ORDER BY i.position
+LIMIT 1;
+
+-- name: snapshot_keys
+-- What makes the rows of a snapshot, its parents' included, what they are.
+SELECT r.position, r.row_id, r.example_id, r.rationale_id, r.copy
+FROM snapshot_parts AS p
+JOIN snapshot_rows AS r ON r.snapshot_id = p.part_id
+WHERE p.snapshot_id = $snapshot_id
+ORDER BY r.position;
+
+-- name: domain_sets
+-- The sets of domains at a version, the newest record of each.
+SELECT s.domain_set, s.detail, s.added_in AS version, (
+        SELECT count(DISTINCT example_id) FROM domain_labels AS l WHERE l.domain_set = s.domain_set AND added_in <= $version
+    ) AS examples, (
+        SELECT count(DISTINCT domain) FROM domains_at($version, s.domain_set)
+    ) AS domains
+FROM domain_sets AS s
+WHERE s.added_in <= $version
+QUALIFY row_number() OVER (PARTITION BY s.domain_set ORDER BY s.added_in DESC) = 1
+ORDER BY s.domain_set;
+
+-- name: without_domain
+-- The examples from the source that a set of domains has no domain for.
+SELECT example_id FROM labelled_at($version) AS l
+ANTI JOIN domains_at($version, $domain_set) AS d USING (example_id)
+WHERE NOT retired AND origin = 'source'
+ORDER BY example_id;

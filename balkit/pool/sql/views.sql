@@ -18,11 +18,27 @@ JOIN labels_at(at_version) AS l USING (example_id)
 LEFT JOIN gone USING (example_id)
 WHERE e.added_in <= at_version;
 
--- The examples in use at a version, as `pool.at(version).examples()` gives them.
-CREATE OR REPLACE MACRO examples_at(at_version) AS TABLE
+-- The domains that a set gave examples, at a version: the newest wins.
+CREATE OR REPLACE MACRO domains_at(at_version, of_set) AS TABLE
+SELECT example_id, domain
+FROM domain_labels
+WHERE added_in <= at_version AND domain_set = of_set
+QUALIFY row_number() OVER (PARTITION BY example_id ORDER BY added_in DESC) = 1;
+
+-- `labelled_at` with the domains of a set; an example that the set does not know keeps its own. Null: everyone's own.
+CREATE OR REPLACE MACRO labelled_in_at(at_version, of_set) AS TABLE
+SELECT l.* REPLACE (coalesce(d.domain, l.domain) AS domain)
+FROM labelled_at(at_version) AS l
+LEFT JOIN domains_at(at_version, of_set) AS d USING (example_id);
+
+-- The examples in use at a version, with the domains of a set, or with their own for null.
+CREATE OR REPLACE MACRO examples_in_at(at_version, of_set) AS TABLE
 SELECT example_id, prompt, reference, domain, split, origin, parents, added_in
-FROM labelled_at(at_version)
+FROM labelled_in_at(at_version, of_set)
 WHERE NOT retired;
+
+-- The examples in use at a version, as `pool.at(version).examples()` gives them.
+CREATE OR REPLACE MACRO examples_at(at_version) AS TABLE SELECT * FROM examples_in_at(at_version, NULL);
 
 -- The normalised prompts of the eval split at a version, as digests.
 CREATE OR REPLACE MACRO eval_keys_at(at_version) AS TABLE
@@ -35,10 +51,12 @@ FROM labelled_at(at_version) AS l
 SEMI JOIN eval_keys_at(at_version) AS k USING (prompt_key)
 WHERE l.split = 'train' AND NOT l.retired;
 
--- Rows per domain at a version. `train` holds source and synthetic rows; `mean_prompt_chars` is over all rows in use.
-CREATE OR REPLACE MACRO coverage_at(at_version) AS TABLE
+-- Rows per domain at a version, by a set of domains or (null) the labels'. `train` holds source and synthetic rows,
+-- `rationales` are the accepted ones; tokens are estimates, UTF-8 bytes / 3, of prompts and rationales in use.
+CREATE OR REPLACE MACRO coverage_in_at(at_version, of_set) AS TABLE
 WITH accepted AS (
-    SELECT example_id, count(*) AS n FROM rationales WHERE accepted AND added_in <= at_version GROUP BY example_id
+    SELECT example_id, count(*) AS n, sum(ceil(strlen(text) / 3)) AS tokens
+    FROM rationales WHERE accepted AND added_in <= at_version GROUP BY example_id
 ),
 leaking AS (SELECT example_id FROM leaks_at(at_version))
 SELECT l.domain,
@@ -47,15 +65,21 @@ SELECT l.domain,
     count(*) FILTER (l.split = 'dev' AND NOT l.retired) AS dev,
     count(*) FILTER (l.split = 'eval' AND NOT l.retired) AS eval,
     count(*) FILTER (l.origin = 'synthetic' AND NOT l.retired) AS synthetic,
+    synthetic / nullif(count(*) FILTER (NOT l.retired), 0) AS synthetic_share,
     count(*) FILTER (l.retired) AS retired,
     coalesce(sum(a.n) FILTER (NOT l.retired), 0)::BIGINT AS rationales,
     count(k.example_id) AS leaks,
-    avg(length(l.prompt)) FILTER (NOT l.retired) AS mean_prompt_chars
-FROM labelled_at(at_version) AS l
+    avg(length(l.prompt)) FILTER (NOT l.retired) AS mean_prompt_chars,
+    coalesce(sum(ceil(strlen(l.prompt) / 3)) FILTER (NOT l.retired), 0)::BIGINT AS prompt_tokens,
+    coalesce(sum(a.tokens) FILTER (NOT l.retired), 0)::BIGINT AS rationale_tokens
+FROM labelled_in_at(at_version, of_set) AS l
 LEFT JOIN accepted AS a USING (example_id)
 LEFT JOIN leaking AS k USING (example_id)
 GROUP BY l.domain
 ORDER BY train DESC, l.domain;
+
+-- Rows per domain at a version.
+CREATE OR REPLACE MACRO coverage_at(at_version) AS TABLE SELECT * FROM coverage_in_at(at_version, NULL);
 
 -- The settled calls known at a version, one row a key and run; a later record of the same one replaces it.
 -- Status `cached`: another run's call answered it, without tokens and cost.
@@ -69,6 +93,14 @@ QUALIFY row_number() OVER (PARTITION BY key, run_id ORDER BY added_in DESC, atte
 -- Rows per domain now.
 CREATE OR REPLACE VIEW coverage AS
 SELECT * FROM coverage_at((SELECT coalesce(max(version), 0) FROM versions));
+
+-- The rows that every snapshot added to its parent's, with the ids of what they name.
+CREATE OR REPLACE VIEW snapshot_rows AS
+SELECT r.snapshot_id, r.position, r.row_id, r.stage, e.example_id, a.rationale_id, r.copy, r.domain, r.split, r.origin,
+    r.added_in
+FROM snapshot_entries AS r
+LEFT JOIN examples AS e ON e.number = r.example_number
+LEFT JOIN rationales AS a ON a.number = r.rationale_number;
 
 -- Which snapshots a snapshot holds: itself and, up the line, its parents.
 CREATE OR REPLACE VIEW snapshot_parts AS
