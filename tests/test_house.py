@@ -24,7 +24,7 @@ FLOORS = [
     {"recipe"},
     {"answers"},
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
-    {"synthesize", "changes", "reconcile", "runs", "basis"},
+    {"synthesize", "changes", "discovery", "reconcile", "runs", "basis"},
     {"assemble", "planning"},
     {"steps", "outlook"},
     {"stages", "exports", "report"},

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from balkit.cli import calls, files, pools, runs
+from balkit.cli import calls, domains, files, pools, runs
 from balkit.errors import BalkitError
 
 #: What typer makes of Ctrl-C.
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (pools, runs, calls, files):
+for commands in (pools, domains, runs, calls, files):
     commands.register(app)
 
 

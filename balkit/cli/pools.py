@@ -100,18 +100,25 @@ def _opened_or_made(path: Path) -> Iterator[Pool]:
 def coverage(
     pool: PoolPath,
     at: Annotated[str | None, typer.Option(help="A version or tag; the newest when not given.")] = None,
+    domains: Annotated[
+        str | None, typer.Option(help="A set of domains (`balkit discover`) instead of the own.")
+    ] = None,
     as_json: bool = Json,
 ) -> None:
     """Draw the long tail: rows a domain, by split, with rationales, synthetic rows (+) and leaks into eval.
 
     Example: balkit coverage pools/math
     """
+    from balkit.errors import PoolError
     from balkit.pool import Pool
     from balkit.report import drawn
 
     opened = Pool.open(pool)
     view = opened if at is None else opened.at(at)
-    found, title = view.coverage(), f"{pool} at version {opened.version if at is None else at}"
+    sets = view.domain_sets()["domain_set"].to_list()
+    if domains is not None and domains not in sets:
+        raise PoolError(f"{pool}: no set of domains {domains!r}; there are: {', '.join(sets) or 'none'}")
+    found, title = view.coverage(domain_set=domains), f"{pool} at version {opened.version if at is None else at}"
     frame_out(found if as_json else drawn(found), as_json=as_json, title=title)
 
 

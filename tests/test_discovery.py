@@ -1,0 +1,144 @@
+"""Domains that are discovered: kept beside the labels, extended when examples come, seen by reads and commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from balkit.discovery import discover
+from balkit.errors import PoolError
+from balkit.pool import Pool
+from balkit.vectors import Vectors
+from balkit.vectors.encoders import Hashing
+
+TOPICS = {
+    "cooking": "butter flour oven recipe dough bake sugar whisk",
+    "sailing": "mast anchor harbour sail keel rudder tide rope",
+    "chess": "bishop knight castle pawn queen checkmate opening endgame",
+}
+
+
+def texts(topic: str, rows: int, *, start: int = 0) -> list[str]:
+    words = TOPICS[topic].split()
+    return [f"{' '.join(words[(i + j) % 8] for j in range(6))} {i}" for i in range(start, start + rows)]
+
+
+def add(pool: Pool, topic: str, rows: int, *, split: str = "train", start: int = 0, domain: str = "all") -> None:
+    frame = pl.DataFrame({"q": texts(topic, rows, start=start), "a": topic})
+    pool.add(frame, prompt="q", answer="a", domain_is=domain, split=split)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    made = Pool.create(tmp_path / "pool")
+    for topic, rows in (("cooking", 60), ("sailing", 30), ("chess", 15)):
+        add(made, topic, rows)
+    add(made, "chess", 5, split="eval", start=100)
+    return made
+
+
+def vectors(pool: Pool, *, dim: int = 256) -> Vectors:
+    return Vectors(pool.path / "vectors", Hashing(dim=dim))
+
+
+def found_topics(pool: Pool, domain_set: str = "topics", **which: str) -> dict[str, set[str]]:
+    """The answers, which are the true topics, by discovered domain."""
+    examples = pool.examples(domain_set=domain_set, **which)
+    return {name: set(part["reference"]) for (name,), part in examples.group_by("domain")}
+
+
+def test_topics_are_found_named_and_given_to_every_split(pool: Pool) -> None:
+    done = discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5)
+    assert done.domains["rows"].to_list() == [60, 30, 15]
+    assert sorted(found_topics(pool).values(), key=str) == [{"chess"}, {"cooking"}, {"sailing"}]
+    for name, answers in found_topics(pool).items():
+        assert set(name.split(", ")) <= set(TOPICS[next(iter(answers))].split())
+    assert len(found_topics(pool, split="eval")) == 1
+    assert (done.version, done.assigned, pool.check()) == (5, 110, [])
+
+
+def test_the_labels_stay_and_older_versions_know_no_set(pool: Pool) -> None:
+    discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5)
+    assert set(pool.examples()["domain"]) == {"all"}
+    assert pool.coverage()["domain"].to_list() == ["all"]
+    assert pool.coverage(domain_set="topics")["train"].to_list() == [60, 30, 15]
+    assert pool.at(4).domain_sets().height == 0
+    assert set(pool.at(4).examples(domain_set="topics")["domain"]) == {"all"}
+    stored = pool.sql("SELECT domain, count(*) AS n FROM domains_at(5, 'topics') GROUP BY domain ORDER BY n")
+    assert stored["n"].to_list() == [20, 30, 60]
+
+
+def test_examples_that_came_later_go_to_the_domains_that_are_there(pool: Pool) -> None:
+    first = discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5)
+    add(pool, "sailing", 10, start=500)
+    again = discover(pool, vectors(pool), domain_set="topics")
+    assert (again.assigned, again.candidates.height) == (10, 0)
+    assert again.domains["domain"].to_list() == first.domains["domain"].to_list()
+    assert sorted(found_topics(pool).values(), key=str) == [{"chess"}, {"cooking"}, {"sailing"}]
+    assert discover(pool, vectors(pool), domain_set="topics").version == again.version
+
+
+def test_discovering_again_replaces_the_domains_and_the_same_again_changes_nothing(pool: Pool) -> None:
+    first = discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5)
+    same = discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5, again=True)
+    assert same.version == first.version
+    fewer = discover(pool, vectors(pool), domain_set="topics", k=2, min_rows=5, again=True)
+    assert (fewer.version, len(found_topics(pool))) == (first.version + 1, 2)
+    assert len(pool.at(first.version).coverage(domain_set="topics")) == 3
+
+
+def test_one_domain_can_be_taken_apart(pool: Pool) -> None:
+    add(pool, "cooking", 20, start=900, domain="other")
+    discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5, within="all")
+    names = set(found_topics(pool))
+    assert "other" in names
+    assert all(name.startswith("all / ") for name in names - {"other"})
+    assert len(names) == 4
+
+
+def test_a_dry_run_stores_nothing(pool: Pool) -> None:
+    done = discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5, dry_run=True)
+    assert (done.version, pool.version, done.domains.height) == (4, 4, 3)
+    assert pool.domain_sets().height == 0
+
+
+def test_another_encoder_cannot_extend_a_set(pool: Pool) -> None:
+    discover(pool, vectors(pool), domain_set="topics", k=3, min_rows=5)
+    with pytest.raises(PoolError, match="hashing-1-256 within all, not by hashing-1-64"):
+        discover(pool, vectors(pool, dim=64), domain_set="topics")
+
+
+def test_a_domain_without_train_examples_is_named_with_those_that_are_there(pool: Pool) -> None:
+    with pytest.raises(PoolError, match=r"no train examples of domain 'none' \(there are: all\)"):
+        discover(pool, vectors(pool), within="none")
+
+
+def test_domains_made_by_hand_are_kept_as_a_set_too(pool: Pool) -> None:
+    ids = pool.examples()["example_id"]
+    labels = pl.DataFrame({"example_id": ids, "domain": ["even", "odd"] * (len(ids) // 2)})
+    version = pool.set_domains("parity", labels, detail={"by": "hand"})
+    assert pool.coverage(domain_set="parity")["domain"].to_list() == ["even", "odd"]
+    assert json.loads(pool.domain_sets()["detail"][0]) == {"by": "hand"}
+    assert pool.set_domains("parity", labels, detail={"by": "hand"}) == version
+    assert pool.check() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "domain", "problem"),
+    [
+        ("9", None, "x", "names no set"),
+        ("s", ["f" * 64], "x", "not in the pool"),
+        ("s", None, "two\nlines", "no name of a domain"),
+        ("s", None, " ", "no name of a domain"),
+    ],
+)
+def test_a_bad_set_of_domains_is_refused(
+    pool: Pool, name: str, ids: list[str] | None, domain: str, problem: str
+) -> None:
+    labels = pl.DataFrame({"example_id": ids or pool.examples()["example_id"][:1].to_list(), "domain": domain})
+    with pytest.raises(PoolError, match=problem):
+        pool.set_domains(name, labels)
+    assert pool.version == 4
