@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 import polars as pl
 
 from balkit.errors import PoolDamaged
 from balkit.pool import Pool
 from balkit.teacher import Ledger
+from balkit.vectors import drop_damaged
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PAID = ("input_tokens", "output_tokens", "cost_microusd")
@@ -56,6 +58,21 @@ def problems_of(pool: Pool) -> list[str]:
     with Ledger(path) as ledger:
         damaged = ledger.check()
         return [*problems, *(damaged or between(pool, ledger))]
+
+
+def repair(pool: Pool) -> list[str]:
+    """Mend what is only made from other things, and say what: files of snapshots, vectors. Nothing else is touched.
+
+    A snapshot whose own rows are damaged is left to `problems_of`.
+    """
+    done = []
+    for name in pool.snapshots()["snapshot_id"]:
+        with suppress(PoolDamaged):
+            if pool.snapshot_file_problem(name) is not None:
+                done.append(f"{pool.snapshot_file(name)}: was damaged and is made again")
+    for file in drop_damaged(pool.path / "vectors"):
+        done.append(f"{file}: was damaged and is gone; its texts are encoded again when they are needed")
+    return done
 
 
 def between(pool: Pool, ledger: Ledger) -> Iterator[str]:

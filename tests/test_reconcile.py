@@ -11,9 +11,11 @@ from small import Rule, make_pool, make_recipe
 
 from balkit import frames
 from balkit.pool import Commit, Pool
-from balkit.reconcile import problems_of
+from balkit.reconcile import problems_of, repair
 from balkit.stages import run
 from balkit.teacher import Scripted
+from balkit.vectors import Vectors
+from balkit.vectors.encoders import Hashing
 
 
 @pytest.fixture
@@ -66,3 +68,18 @@ def test_a_ledger_that_is_gone_is_missed_and_not_made_again(pool: Pool) -> None:
 def test_a_pool_that_never_asked_a_teacher_needs_no_ledger(tmp_path: Path) -> None:
     assert problems_of(make_pool(tmp_path / "pool")) == []
     assert not (tmp_path / "pool" / "calls.sqlite").exists()
+
+
+def test_what_is_only_made_from_the_pool_is_mended_and_nothing_else(pool: Pool) -> None:
+    file = pool.snapshot_file("latest")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    Vectors(pool.path / "vectors", Hashing()).of(["one", "two"])
+    segment = max((pool.path / "vectors").glob("*/*.vectors"), key=lambda file: file.stat().st_mtime_ns)
+    segment.write_bytes(segment.read_bytes()[:-1] + b"!")
+    before = (pool.path / "pool.duckdb").read_bytes(), (pool.path / "HEAD").read_bytes()
+    snapshot, vectors = repair(pool)
+    assert (str(file) in snapshot, str(segment) in vectors, segment.exists()) == (True, True, False)
+    assert file.read_bytes() == whole
+    assert ((pool.path / "pool.duckdb").read_bytes(), (pool.path / "HEAD").read_bytes()) == before
+    assert (repair(pool), problems_of(pool)) == ([], [])

@@ -126,6 +126,7 @@ def sql(
     pool: PoolPath,
     query: Annotated[str, typer.Argument(help="One SELECT; docs/sql.md describes the views and macros.")],
     out: Annotated[Path | None, typer.Option(help="A .csv, .parquet, .json or .jsonl file instead.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     timeout_s: Annotated[float, typer.Option(help="Seconds until the query is stopped.")] = 60.0,
     as_json: bool = Json,
 ) -> None:
@@ -139,6 +140,9 @@ def sql(
 
     write = None if out is None else _writer(out)
     found = Pool.open(pool).sql(query, timeout_s=timeout_s)
+    if as_csv and out is None:
+        typer.echo(_csv(found), nl=False)
+        return
     if out is None or write is None:
         frame_out(found, as_json=as_json)
         return
@@ -147,6 +151,17 @@ def sql(
         json_out({"file": str(out), "rows": found.height})
     else:
         typer.echo(f"{out}: {found.height:,} rows")
+
+
+def _csv(found: pl.DataFrame) -> str:
+    import polars as pl
+
+    from balkit.errors import BalkitError
+
+    try:
+        return found.write_csv()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise BalkitError(f"a column cannot be written as CSV; use --json: {error}") from error
 
 
 def _writer(out: Path) -> Callable[[pl.DataFrame], object]:
@@ -230,19 +245,27 @@ def diff(
     frame_out(found, as_json=as_json, title=f"{pool} from version {since} to {until}")
 
 
-def check(pool: PoolPath, as_json: bool = Json) -> None:
+def check(
+    pool: PoolPath,
+    mend: Annotated[bool, typer.Option("--repair/--no-repair", help="Make damaged caches again.")] = True,
+    as_json: bool = Json,
+) -> None:
     """Prove that what is stored is what was committed: versions, snapshots, teacher calls, and that these agree.
+
+    What is only cache (snapshot files, vectors) and damaged is made again; nothing else is changed.
 
     Example: balkit check pools/math
     """
     from balkit.pool import Pool
-    from balkit.reconcile import problems_of
+    from balkit.reconcile import problems_of, repair
 
-    problems = problems_of(Pool.open(pool))
+    opened = Pool.open(pool)
+    repaired = repair(opened) if mend else []
+    problems = problems_of(opened)
     if as_json:
-        json_out({"problems": problems})
+        json_out({"problems": problems, "repaired": repaired})
     else:
-        typer.echo("\n".join(problems) or f"{pool}: nothing wrong")
+        typer.echo("\n".join([*repaired, *(problems or [f"{pool}: nothing wrong"])]))
     raise typer.Exit(1 if problems else 0)
 
 

@@ -356,6 +356,11 @@ class Pool:
         """The snapshot as a Parquet file of SNAPSHOT_ROWS in the pool folder, made or made again when it must be."""
         return snapshots.file_of(self.path / "snapshots", self.snapshot(snapshot_id))
 
+    def snapshot_file_problem(self, snapshot_id: str) -> str | None:
+        """What is wrong with a snapshot's Parquet file; None when it is right, or not made yet."""
+        found = self.snapshots().filter(pl.col("snapshot_id") == snapshot_id)
+        return snapshots.file_problem(self.path / "snapshots", snapshot_id, digest=found["digest"][0])
+
     def sql(
         self,
         query: str,

@@ -3,7 +3,7 @@
 The only room that loads sentence-transformers and hnswlib.
 """
 
-from balkit.vectors.cached import Progress, Vectors
+from balkit.vectors.cached import Progress, Vectors, drop_damaged
 from balkit.vectors.encoders import Encoder, Hashing, SentenceTransformers, make_encoder
 from balkit.vectors.neighbours import Closest, Neighbours, most_similar, neighbours
 
@@ -15,6 +15,7 @@ __all__ = [
     "Progress",
     "SentenceTransformers",
     "Vectors",
+    "drop_damaged",
     "make_encoder",
     "most_similar",
     "neighbours",

@@ -106,6 +106,18 @@ class Vectors:
         self._where.update((key, (file.name, row)) for row, key in enumerate(keys))
 
 
+def drop_damaged(folder: Path) -> list[Path]:
+    """Remove the segments of all encoders under `folder` that are not as they were written; which these were."""
+    dropped = []
+    for file in sorted(folder.glob("*/*.vectors")):
+        try:
+            _read(file)
+        except ValueError:
+            drop(file)
+            dropped.append(file)
+    return dropped
+
+
 def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
