@@ -28,6 +28,13 @@ class View:
         """EXAMPLES in use, ordered by `example_id`; retired ones are left out."""
         return frames.check(self._ask("examples", split=split, domain=domain, origin=origin), frames.EXAMPLES)
 
+    def leaking(self) -> pl.Series:
+        """Ids of train and dev examples in use whose normalised prompt stands in eval, ordered; written ones too.
+
+        By the digests that were stored with the prompts, which a snapshot's rows are refused by as well.
+        """
+        return self._ask("leaking")["example_id"]
+
     def retired_prompts(self) -> list[str]:
         """The prompts of examples that are out of use, ordered: what nobody should write again."""
         return self._ask("retired_prompts")["prompt"].to_list()
