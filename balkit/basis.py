@@ -9,6 +9,7 @@ import polars as pl
 
 from balkit import answers, balance, frames, verify
 from balkit.errors import RunError
+from balkit.pool import Pool
 from balkit.recipe import Recipe
 
 
@@ -16,12 +17,25 @@ from balkit.recipe import Recipe
 class Basis:
     """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits, from the source alone.
 
-    `calls` is CALLS of all runs so far; a plan takes nothing but the lengths of replies from them.
+    `calls` is CALLS of all runs so far; a plan takes nothing but the lengths of replies from them. `leaking` holds the
+    ids of those outside of eval whose prompt stands in eval; without it they are looked for among the examples.
     """
 
     examples: pl.DataFrame
     recipe: Recipe
     calls: pl.DataFrame = field(default_factory=frames.CALLS.empty, repr=False)
+    leaking: pl.Series | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, pool: Pool, recipe: Recipe, *, at: int | None = None, calls: pl.DataFrame | None = None) -> Basis:
+        """What a recipe sees of a pool at a version, the newest if not given. Without `calls` there were none.
+
+        What leaks is read off the digests that are stored with the prompts, those of written eval rows included: a
+        snapshot is refused by the same ones, whatever rule they were made by.
+        """
+        view = pool.at(pool.version if at is None else at)
+        known = frames.CALLS.empty() if calls is None else calls
+        return cls(view.examples(origin="source"), recipe, known, view.leaking())
 
     @cached_property
     def evaluation(self) -> pl.DataFrame:
@@ -39,18 +53,20 @@ class Basis:
         kind, labels = self.recipe.answers.kind, self.labels
 
         @cache
-        def readable(reference: str, choices: tuple[str, ...]) -> bool:
+        def odd(reference: str, choices: tuple[str, ...] = ()) -> bool:
             said = reference.upper() if kind == "choice" else reference  # `answers.same` folds their case too
-            return answers.parse(f"Answer: {said}", kind=kind, labels=labels, choices=choices) is not None
+            return answers.parse(f"Answer: {said}", kind=kind, labels=labels, choices=choices) is None
 
-        def odd(prompt: str, reference: str | None) -> bool:
-            choices = tuple(answers.offered(prompt)) if kind == "choice" else ()
-            return reference is not None and not readable(reference, choices)
-
+        known = self.real.filter(pl.col("reference").is_not_null())
         if kind == "text":
-            return self.real.clear()
-        found = [odd(prompt, reference) for prompt, reference in self.real.select("prompt", "reference").iter_rows()]
-        return self.real.filter(pl.Series(found, dtype=pl.Boolean))
+            return known.clear()
+        if kind != "choice":
+            wrong = pl.Series(list(filter(odd, known["reference"].unique())), dtype=pl.String)
+            return known.filter(pl.col("reference").is_in(wrong.implode()))
+        pairs = known.select("prompt", "reference").iter_rows()
+        return known.filter(
+            pl.Series([odd(said, answers.offered(prompt)) for prompt, said in pairs], dtype=pl.Boolean)
+        )
 
     def refuse_unreadable(self) -> None:
         """Say before any call is paid for that most answers would be refused. Raises `RunError`."""
@@ -114,5 +130,9 @@ class Basis:
         return balance.shares(self.counts, policy=recipe.balance, stage=stage, stages=recipe.stages)
 
     def _apart(self, examples: pl.DataFrame) -> pl.DataFrame:
-        leaks = verify.leaks(examples["prompt"].to_list(), evaluation=self.evaluation["prompt"].to_list())
-        return examples.filter(~pl.Series(leaks, dtype=pl.Boolean)).sort("example_id")
+        if self.leaking is not None:
+            leaks = examples["example_id"].is_in(self.leaking.implode())
+        else:
+            found = verify.leaks(examples["prompt"].to_list(), evaluation=self.evaluation["prompt"].to_list())
+            leaks = pl.Series(found, dtype=pl.Boolean)
+        return examples.filter(~leaks).sort("example_id")

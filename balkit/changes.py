@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from balkit.errors import PoolError
 from balkit.pool import Pool
 
 #: What can happen to a row.
@@ -19,7 +18,7 @@ def changes(pool: Pool, *, since: int | str, until: int | str) -> pl.DataFrame:
     that came and went in between shows only in its rationales, under no domain.
     Raises `PoolError` for a version that is not there, and where `since` is the newer one.
     """
-    rows = changed_rows(pool, since=since, until=until)
+    rows = pool.changed_rows(since=since, until=until, prompts=False)
     counts = ((pl.col("change") == name).sum().cast(pl.Int64).alias(name) for name in KINDS)
     return rows.group_by("domain").agg(*counts).sort("domain", nulls_last=True)
 
@@ -30,29 +29,4 @@ def changed_rows(pool: Pool, *, since: int | str, until: int | str) -> pl.DataFr
     `detail` is the other domain of a moved example, the splits of one that changed, a rejected rationale's reason.
     Raises as `changes` does.
     """
-    first, last = pool.number_of(since), pool.number_of(until)
-    if first > last:
-        raise PoolError(f"{pool.path}: version {since} is newer than {until}; name the older one first")
-    old, new = pool.at(first), pool.at(last)
-    before, after = old.examples(), new.examples()
-    kept = before.join(after, on="example_id", suffix="_now")
-    moved = kept.filter(pl.col("domain") != pl.col("domain_now"))
-    split = kept.filter(pl.col("split") != pl.col("split_now"))
-    worked = new.rationales().join(old.rationales(), on="rationale_id", how="anti")
-    known = pl.concat([after, before]).unique("example_id", keep="first", maintain_order=True)
-    worked = worked.join(known.select("example_id", "domain", "prompt"), on="example_id", how="left")
-    nothing = pl.lit(None, dtype=pl.String)
-    parts = {
-        "added": (after.join(before, on="example_id", how="anti"), nothing),
-        "retired": (before.join(after, on="example_id", how="anti"), nothing),
-        "moved_in": (moved.with_columns(domain="domain_now", other="domain"), pl.format("from {}", "other")),
-        "moved_out": (moved, pl.format("to {}", "domain_now")),
-        "split_changed": (split.with_columns(domain="domain_now"), pl.format("{} to {}", "split", "split_now")),
-        "accepted": (worked.filter("accepted"), nothing),
-        "rejected": (worked.filter(~pl.col("accepted")), pl.col("reason")),
-    }
-    rows = pl.concat(
-        part.select("domain", pl.lit(name).alias("change"), "example_id", detail.alias("detail"), "prompt")
-        for name, (part, detail) in parts.items()
-    )
-    return rows.sort("domain", "change", "example_id", nulls_last=True)
+    return pool.changed_rows(since=since, until=until)

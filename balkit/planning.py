@@ -95,7 +95,7 @@ def plan(pool: Pool, recipe: Recipe) -> Plan:
 
     Raises `BudgetError` for a budget below one row a domain or an empty pool.
     """
-    return plan_of(Basis(pool.examples(origin="source"), recipe, calls_of(pool)))
+    return plan_of(Basis.of(pool, recipe, calls=calls_of(pool)))
 
 
 def plan_of(basis: Basis) -> Plan:
@@ -295,7 +295,7 @@ class _Planner:
     def prompt_tokens(self) -> dict[str, int]:
         """Mean tokens of a domain's prompts with their references, by the estimate of `tokens`."""
         both = pl.col("prompt") + pl.col("reference").fill_null("")
-        sized = self.basis.real.select("domain", size=both.map_elements(tokens.estimate().count, pl.Int64))
+        sized = self.basis.real.select("domain", size=tokens.estimated(both))
         return dict(sized.group_by("domain").agg(pl.col("size").mean().ceil().cast(pl.Int64)).iter_rows())
 
     @cached_property

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from balkit import frames, steps, student, synthesize, verify
+from balkit import frames, steps, student, synthesize
 from balkit import recipe as recipes
 from balkit.assemble import Encode, Material, StageRows, Tools, assemble, candidates
 from balkit.basis import Basis
@@ -172,8 +172,7 @@ class _Run:
     @cached_property
     def basis(self) -> Basis:
         """The base version, read once."""
-        examples = self.pool.at(self.record.base_version).examples(origin="source")
-        return Basis(examples, self.recipe, calls_of(self.pool))
+        return Basis.of(self.pool, self.recipe, at=self.record.base_version, calls=calls_of(self.pool))
 
     @cached_property
     def planned(self) -> Plan:
@@ -245,15 +244,10 @@ class _Run:
 
         Since the run began, an example that it may use was retired or re-labelled, or its prompt came into eval.
         """
-        now = self.pool.examples()
-        used = pl.concat([self.basis.real.select("example_id", "prompt"), rows.select("example_id", "prompt")]).unique()
-        training = now.filter(pl.col("split") == "train")
-        leaks = verify.leaks(
-            used["prompt"].to_list(), evaluation=now.filter(pl.col("split") == "eval")["prompt"].to_list()
-        )
-        gone = used.filter(
-            ~pl.col("example_id").is_in(training["example_id"].implode()) | pl.Series(leaks, dtype=pl.Boolean)
-        )
+        now, leaking = self.pool.examples(), self.pool.leaking()
+        used = pl.concat([self.basis.real.select("example_id"), rows.select("example_id")]).unique()
+        training = now.filter((pl.col("split") == "train") & ~pl.col("example_id").is_in(leaking.implode()))
+        gone = used.join(training, on="example_id", how="anti")
         moved = self.basis.real.join(training, on=["example_id", "domain"], how="anti")
         bad = sorted({*gone["example_id"], *moved["example_id"]})
         if bad:

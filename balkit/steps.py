@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from balkit import answers, frames, student, synthesize, texts, verify
+from balkit import answers, frames, student, synthesize, texts
 from balkit import recipe as recipes
 from balkit.basis import Basis
 from balkit.errors import RunError, StudentError
@@ -36,7 +36,7 @@ def train(
     snapshot = pool.snapshot(snapshot_id)
     if said := pool.said_of_refused(snapshot.snapshot_id):
         log.warning("%s: %s", snapshot.snapshot_id, said)
-    basis = basis or Basis(pool.at(snapshot.version).examples(origin="source"), recipe)
+    basis = basis or Basis.of(pool, recipe, at=snapshot.version)
     base = untrained(pool, recipe=recipe, basis=basis)
     body = [recipe.student.model_dump(mode="json"), recipe.train.model_dump(mode="json"), recipe.seed, base.name]
     return student.train(
@@ -162,7 +162,7 @@ def annotate(
     Examples whose prompt stands in eval are left out, and eval itself is never shown to a teacher.
     Returns the new RATIONALES. Raises as `stages.run` does when the teacher or a cap stops it.
     """
-    basis = Basis(pool.examples(origin="source"), recipe)
+    basis = Basis.of(pool, recipe)
     basis.refuse_unreadable()
     done = pool.rationales().filter("accepted")
     left = (basis.dev if split == "dev" else basis.real).join(done, on="example_id", how="anti").sort("example_id")
@@ -192,7 +192,7 @@ def write(
     that comes later may find its first calls paid. Raises `RunError` for a domain that is not in the pool, and as
     `stages.run` does when the teacher or a cap stops it.
     """
-    basis = Basis(pool.examples(origin="source"), recipe)
+    basis = Basis.of(pool, recipe)
     basis.refuse_unreadable()
     unknown = sorted(rows.keys() - basis.counts.keys())
     if unknown:
@@ -236,6 +236,6 @@ def validation_rows(pool: Pool, *, at: int) -> pl.DataFrame:
     Examples whose prompt stands in eval are left out.
     """
     view = pool.at(at)
-    dev, held_out = view.examples(split="dev"), view.examples(split="eval")["prompt"].to_list()
-    leaks = pl.Series(verify.leaks(dev["prompt"].to_list(), evaluation=held_out), dtype=pl.Boolean)
-    return training_rows(answered(dev.filter(~leaks), view.rationales()), stage=0)
+    dev, leaking = view.examples(split="dev"), view.leaking()
+    apart = dev.filter(~pl.col("example_id").is_in(leaking.implode()))
+    return training_rows(answered(apart, view.rationales()), stage=0)

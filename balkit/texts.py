@@ -14,13 +14,19 @@ _LAYOUT = re.compile(r"[${}]|\\(?:left|right)\b|\\[!,;: ]")
 _PAUSE = re.compile(r"[\"'`‘’“”?;:,]|\.(?!\d)")
 #: Signs that only lay out prose, since whole words stand beside them: "late!", "(late)".
 _PROSE = re.compile(r"(?<=[^\W\d_]{2})!+(?=\s|$)|(?<!\S)[(\[](?=[^\W\d_]{2})|(?<=[^\W\d_]{2})[)\]](?!\S)")
-_AROUND_SIGN = re.compile(r"\s*([^\w\s])\s*")
+#: A space beside a sign, in a text whose spaces are single.
+_BESIDE_SIGN = re.compile(r" (?:(?=[^\w\s])|(?<=[^\w\s] ))")
+_DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[a-z]")  # of folded ASCII
+_WORDS_OF_ASCII = {code: " " for code in range(128) if not chr(code).isalnum()}
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def canonical(text: str) -> str:
     """The stored form of a prompt or answer: NFC, Unix line ends, no space at line ends or around the text."""
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
-    return _SPACE_AT_LINE_END.sub("", text).strip()
+    text = unicodedata.normalize("NFC", text)  # at once for ASCII
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return (_SPACE_AT_LINE_END.sub("", text) if "\n" in text else text).strip()
 
 
 def normalised(text: str) -> str:
@@ -30,17 +36,26 @@ def normalised(text: str) -> str:
     its signs, since there a sign is meaning ("3 + 4" is not "3 - 4"), and loses only what lays it out: pauses, signs
     between whole words, LaTeX's dollars and braces, spaces around a sign ("$x^{2} + 1.$" equals "x^2+1").
     """
+    if text.isascii():
+        folded = text.lower()
+        if _LETTER.search(folded) and not _DIGIT.search(folded):
+            return " ".join(folded.translate(_WORDS_OF_ASCII).split())
+        return _signed(folded)
     folded = unicodedata.normalize("NFKC", text).casefold()
-    if any(c.isdigit() for c in folded) or not any(c.isalpha() for c in folded):
-        bare = " ".join(_PROSE.sub(" ", _PAUSE.sub(" ", _LAYOUT.sub("", folded))).split())
-        return _AROUND_SIGN.sub(r"\1", bare) or " ".join(folded.split())
+    if any(map(str.isdigit, folded)) or not any(map(str.isalpha, folded)):
+        return _signed(folded)
     return _NOT_WORD.sub(" ", folded).strip()
+
+
+def _signed(folded: str) -> str:
+    """A folded text without what only lays out its signs."""
+    bare = " ".join(_PROSE.sub(" ", _PAUSE.sub(" ", _LAYOUT.sub("", folded))).split())
+    return _BESIDE_SIGN.sub("", bare) or " ".join(folded.split())
 
 
 def digest(value: Any) -> str:
     """sha256 (64 hex digits) of a JSON value, independent of the order of keys."""
-    body = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_JSON.encode(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def example_id(prompt: str, reference: str | None) -> str:

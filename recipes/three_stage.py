@@ -15,7 +15,7 @@ import balkit
 
 pool = balkit.Pool.open(sys.argv[1])
 recipe = balkit.load_recipe(sys.argv[2])
-basis = balkit.Basis(pool.examples(origin="source"), recipe)  # real examples apart from eval, and their quotas
+basis = balkit.Basis.of(pool, recipe)  # real examples apart from eval, and their quotas
 vectors = balkit.Vectors(pool.path / "vectors", balkit.make_encoder(recipe.vectors))
 run_id = hashlib.sha256(f"by hand {recipe.run_digest()} {pool.version}".encode()).hexdigest()
 rows, scores, parent = basis.real.clear(), None, None  # nothing chosen, nothing scored, no snapshot yet

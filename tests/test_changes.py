@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from pool_rows import add, examples, rationales
 from balkit.changes import changed_rows, changes
 from balkit.errors import PoolError
 from balkit.pool import Commit, Pool
+from balkit.pool.reads import View
 
 
 @pytest.fixture
@@ -82,3 +84,54 @@ def test_versions_go_up_and_exist(pool: Pool) -> None:
         changes(pool, since=2, until=1)
     with pytest.raises(PoolError, match="no version 9"):
         changes(pool, since=1, until=9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_diff_is_what_a_comparison_of_both_versions_gives(tmp_path: Path, seed: int) -> None:
+    draw, pool = random.Random(seed), Pool.create(tmp_path / "pool")
+    for number in range(12):
+        used = pool.examples()
+        some = used.sample(min(used.height, draw.randint(0, 4)), seed=draw.randrange(2**32))
+        step = draw.choice(["add", "add", "retire", "relabel", "work"])
+        if step == "add" or some.is_empty():
+            asked = [f"{number} {n}" for n in range(draw.randint(1, 6))]
+            add(pool, *asked, domain=draw.choice("abc"), split=draw.choice(["train", "dev", "eval"]))
+        elif step == "retire":
+            pool.retire(some["example_id"].to_list(), reason="odd")
+        elif step == "relabel":
+            splits = [draw.choice(["train", "dev", "eval"]) for _ in range(some.height)]
+            labels = some.select("example_id", domain=pl.lit(draw.choice("abc")), split=pl.Series(splits))
+            pool.relabel(labels, message="moved")
+        else:
+            worked = rationales(some, source=f"key {number}", accepted=draw.random() < 0.6)
+            pool.commit(Commit("answers", rationales=worked))
+    newest = pool.version
+    for since, until in ((0, newest), (newest // 3, newest), (2, newest // 2), (newest - 1, newest)):
+        rows = changed_rows(pool, since=since, until=until)
+        assert rows.rows() == compared(pool.at(since), pool.at(until)).rows()
+
+
+def compared(old: View, new: View) -> pl.DataFrame:
+    """The rows of a diff, from all rows of both versions."""
+    before, after = old.examples(), new.examples()
+    kept = before.join(after, on="example_id", suffix="_now")
+    moved = kept.filter(pl.col("domain") != pl.col("domain_now"))
+    split = kept.filter(pl.col("split") != pl.col("split_now"))
+    worked = new.rationales().join(old.rationales(), on="rationale_id", how="anti")
+    known = pl.concat([after, before]).unique("example_id", keep="first", maintain_order=True)
+    worked = worked.join(known.select("example_id", "domain", "prompt"), on="example_id", how="left")
+    nothing = pl.lit(None, dtype=pl.String)
+    parts = {
+        "added": (after.join(before, on="example_id", how="anti"), nothing),
+        "retired": (before.join(after, on="example_id", how="anti"), nothing),
+        "moved_in": (moved.with_columns(domain="domain_now", other="domain"), pl.format("from {}", "other")),
+        "moved_out": (moved, pl.format("to {}", "domain_now")),
+        "split_changed": (split.with_columns(domain="domain_now"), pl.format("{} to {}", "split", "split_now")),
+        "accepted": (worked.filter("accepted"), nothing),
+        "rejected": (worked.filter(~pl.col("accepted")), pl.col("reason")),
+    }
+    rows = pl.concat(
+        part.select("domain", pl.lit(name).alias("change"), "example_id", detail.alias("detail"), "prompt")
+        for name, (part, detail) in parts.items()
+    )
+    return rows.sort("domain", "change", "example_id", "detail", nulls_last=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
+import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balkit import texts
@@ -75,6 +78,36 @@ def test_what_may_mean_something_stays_in_the_canonical_text(one: str, other: st
 @given(st.text())
 def test_the_canonical_text_is_its_own(text: str) -> None:
     assert texts.canonical(texts.canonical(text)) == texts.canonical(text)
+
+
+#: Weighted towards what the rules speak of; digits that are none in ASCII, letters that fold to several.
+RULED = st.lists(
+    st.sampled_from(list("abZ19 .,!?()[]${}\\:;'\"-+=_~^\n\t\r\x1c\x85\u00a0 ²①፩፲½Ⅷßéİﬁ语א\u0301\u2028"))
+    | st.sampled_from(["\\left", "\\right", "late! ", " (late)", "3.5", " .5", "x^{2}"])
+    | st.characters()
+).map("".join)
+
+
+@settings(max_examples=500)
+@given(RULED)
+def test_texts_have_the_forms_that_their_rules_say(text: str) -> None:
+    assert texts.normalised(text) == normalised_by_the_rules(text)
+    lines = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+    assert texts.canonical(text) == re.sub(r"[ \t\f\v]+(?=\n|$)", "", lines).strip()
+    body = json.dumps([text], sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    assert texts.digest([text]) == hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def normalised_by_the_rules(text: str) -> str:
+    """`texts.normalised` without short cuts."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if not any(c.isdigit() for c in folded) and any(c.isalpha() for c in folded):
+        return re.sub(r"[\W_]+", " ", folded).strip()
+    bare = re.sub(r"[${}]|\\(?:left|right)\b|\\[!,;: ]", "", folded)
+    bare = re.sub(r"[\"'`‘’“”?;:,]|\.(?!\d)", " ", bare)
+    prose = r"(?<=[^\W\d_]{2})!+(?=\s|$)|(?<!\S)[(\[](?=[^\W\d_]{2})|(?<=[^\W\d_]{2})[)\]](?!\S)"
+    bare = " ".join(re.sub(prose, " ", bare).split())
+    return re.sub(r"\s*([^\w\s])\s*", r"\1", bare) or " ".join(folded.split())
 
 
 # Ids are stored in pools and ledgers: these may change with a migration only, never by themselves.

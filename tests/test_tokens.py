@@ -1,5 +1,6 @@
 """Counting tokens without a tokenizer."""
 
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,13 @@ from balkit import tokens
 @given(st.text())
 def test_an_estimate_never_passes_the_worst_case(text: str) -> None:
     assert tokens.estimate().count(text) <= tokens.worst_case(text)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_a_column_is_estimated_as_single_texts_are(texts: list[str]) -> None:
+    column = pl.DataFrame({"text": texts}, schema={"text": pl.String})
+    found = column.select(tokens.estimated(pl.col("text"))).to_series()
+    assert found.to_list() == [tokens.estimate().count(text) for text in texts]
 
 
 def test_an_estimate_says_that_it_is_one() -> None:

@@ -301,7 +301,7 @@ def evaluate(
     from balkit.student import summarise
 
     opened, loaded = Pool.open(pool), load(recipe)
-    basis = Basis(opened.examples(origin="source"), loaded)
+    basis = Basis.of(opened, loaded)
     found = evaluate_student(checkpoint, recipe=loaded, basis=basis)
     opened.commit(Commit(message=f"{checkpoint.name} evaluated", evaluations=found))
     summary = summarise(found, head=basis.head)
@@ -333,7 +333,7 @@ def score(
     from balkit.steps import score as score_examples
 
     opened, loaded = Pool.open(pool), load(recipe)
-    real = Basis(opened.examples(origin="source"), loaded).real
+    real = Basis.of(opened, loaded).real
     chosen = real if domain is None else real.filter(pl.col("domain") == domain)
     scores = score_examples(checkpoint, chosen, recipe=loaded)
     opened.commit(Commit(message=f"{chosen.height} examples scored by {checkpoint.name}", scores=scores))

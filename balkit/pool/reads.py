@@ -46,6 +46,13 @@ class View:
         """The ids of examples in use, from the source, that a set has no domain for."""
         return self._ask("without_domain", domain_set=domain_set)["example_id"].to_list()
 
+    def leaking(self) -> pl.Series:
+        """Ids of train and dev examples in use whose normalised prompt stands in eval, ordered; written ones too.
+
+        By the digests that were stored with the prompts, which a snapshot's rows are refused by as well.
+        """
+        return self._ask("leaking")["example_id"]
+
     def retired_prompts(self) -> list[str]:
         """The prompts of examples that are out of use, ordered: what nobody should write again."""
         return self._ask("retired_prompts")["prompt"].to_list()

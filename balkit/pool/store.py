@@ -265,12 +265,8 @@ class Pool:
 
     def number_of(self, version: int | str) -> int:
         """A version's number, given it, as text too, or a tag. Raises `PoolError` for one that is not there."""
-        newest, tags, text = self.version, self._now.tags(), str(version)
-        number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else tags.get(text, -1)
-        if not 0 <= number <= newest:
-            known = f"; tags: {', '.join(tags)}" if tags else ""
-            raise PoolError(f"{self.path}: no version {version}; there are 0 to {newest}{known}")
-        return number
+        with self._reading() as con:
+            return self._number_of(con, version)
 
     def at(self, version: int | str) -> View:
         """The pool's reads as they were at a version, given by number or tag; raises as `number_of` does."""
@@ -286,6 +282,30 @@ class Pool:
     ) -> pl.DataFrame:
         """EXAMPLES in use now; see `View.examples`."""
         return self._now.examples(split=split, domain=domain, origin=origin, domain_set=domain_set)
+
+    def leaking(self) -> pl.Series:
+        """Ids of train and dev examples in use now whose prompt stands in eval; see `View.leaking`."""
+        return self._now.leaking()
+
+    def changed_rows(self, *, since: int | str, until: int | str, prompts: bool = True) -> pl.DataFrame:
+        """What happened to examples between two versions, a row each; see `balkit.changes.changed_rows`.
+
+        Without `prompts` that column is left out, which costs less. Reads what was stored between the two versions,
+        and of older rows the ids. Raises `PoolError` for a version that is not there, and where `since` is the newer.
+        """
+        with self._reading() as con:
+            first, last = self._number_of(con, since), self._number_of(con, until)
+            if first > last:
+                raise PoolError(f"{self.path}: version {since} is newer than {until}; name the older one first")
+            rows = database.ask(con, "changed", since=first, until=last)
+            rows = rows.cast(dict.fromkeys(rows.columns, pl.String))  # a column of nulls has no type of its own
+            if not prompts:
+                return rows
+            con.register("incoming", rows.filter(pl.col("domain").is_not_null()).select("example_id").unique())
+            texts = database.ask(con, "prompts_of")
+            con.unregister("incoming")
+        named = pl.when(pl.col("domain").is_not_null()).then(pl.col("prompt")).alias("prompt")
+        return rows.join(texts, on="example_id", how="left", maintain_order="left").with_columns(named)
 
     def retired_prompts(self) -> list[str]:
         """The prompts of examples that are out of use now."""
@@ -392,6 +412,15 @@ class Pool:
         return writing.compact(
             self.path, problems_of=lambda con: checks.of_the_file(con, folder=self.path), wait_s=self._wait_s
         )
+
+    def _number_of(self, con: duckdb.DuckDBPyConnection, version: int | str) -> int:
+        newest, text = database.tip(con).version, str(version)
+        tags = dict(database.ask(con, "tags", version=newest).iter_rows())
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else tags.get(text, -1)
+        if not 0 <= number <= newest:
+            known = f"; tags: {', '.join(tags)}" if tags else ""
+            raise PoolError(f"{self.path}: no version {version}; there are 0 to {newest}{known}")
+        return number
 
     def _append(self, rows_of: Callable[[Any, int], Rows], *, message: str) -> int:
         with self._writing() as con:

@@ -163,7 +163,7 @@ def _stored(con: duckdb.DuckDBPyConnection, name: str, *, version: int) -> Itera
     table = TABLES[name]
     columns, order = ", ".join(table.columns), ", ".join(f"{column} NULLS LAST" for column in table.order)
     sql = f"SELECT {columns} FROM {name} WHERE added_in = $v ORDER BY {order}"
-    for batch in con.sql(sql, params={"v": version}).to_arrow_reader(BLOCK):
+    for batch in con.execute(sql, {"v": version}).to_arrow_reader(BLOCK):
         yield _shaped(pl.DataFrame(pl.from_arrow(batch)), table)
 
 

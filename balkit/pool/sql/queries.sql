@@ -28,6 +28,59 @@ ORDER BY example_id;
 -- The prompts of the examples that are out of use at a version.
 SELECT DISTINCT prompt FROM labelled_at($version) WHERE retired ORDER BY prompt;
 
+-- name: leaking
+-- The examples in use outside of eval whose normalised prompt stands in eval at a version.
+SELECT l.example_id
+FROM labelled_at($version) AS l
+SEMI JOIN eval_keys_at($version) AS k USING (prompt_key)
+WHERE l.split <> 'eval' AND NOT l.retired
+ORDER BY l.example_id;
+
+-- name: changed
+-- What happened to examples after $since and up to $until, a row each. Only examples that something was stored of in
+-- between are looked at. A null domain: the example came and went in between.
+WITH worked AS (SELECT example_id, accepted, reason FROM rationales WHERE added_in > $since AND added_in <= $until),
+touched AS (
+    SELECT example_id FROM labels WHERE added_in > $since AND added_in <= $until
+    UNION
+    SELECT example_id FROM retirements WHERE added_in > $since AND added_in <= $until
+    UNION
+    SELECT example_id FROM worked
+),
+gone AS (SELECT example_id, min(added_in) AS gone_in FROM retirements GROUP BY example_id),
+labelled AS (
+    SELECT example_id, max_by(domain, added_in) FILTER (added_in <= $since) AS domain,
+        max_by(split, added_in) FILTER (added_in <= $since) AS split,
+        max_by(domain, added_in) AS domain_now, max_by(split, added_in) AS split_now
+    FROM labels SEMI JOIN touched USING (example_id)
+    WHERE added_in <= $until
+    GROUP BY example_id
+),
+states AS (
+    SELECT l.*, domain IS NOT NULL AND coalesce(gone_in > $since, true) AS before,
+        coalesce(gone_in > $until, true) AS after
+    FROM labelled AS l LEFT JOIN gone USING (example_id)
+),
+kept AS (SELECT * FROM states WHERE before AND after)
+SELECT domain_now AS domain, 'added' AS change, example_id, NULL AS detail FROM states WHERE after AND NOT before
+UNION ALL
+SELECT domain, 'retired', example_id, NULL FROM states WHERE before AND NOT after
+UNION ALL
+SELECT domain_now, 'moved_in', example_id, 'from ' || domain FROM kept WHERE domain <> domain_now
+UNION ALL
+SELECT domain, 'moved_out', example_id, 'to ' || domain_now FROM kept WHERE domain <> domain_now
+UNION ALL
+SELECT domain_now, 'split_changed', example_id, split || ' to ' || split_now FROM kept WHERE split <> split_now
+UNION ALL
+SELECT CASE WHEN s.after THEN s.domain_now WHEN s.before THEN s.domain END,
+    CASE WHEN w.accepted THEN 'accepted' ELSE 'rejected' END, w.example_id, CASE WHEN NOT w.accepted THEN w.reason END
+FROM worked AS w LEFT JOIN states AS s USING (example_id)
+ORDER BY domain, change, example_id, detail;
+
+-- name: prompts_of
+-- The prompts of the incoming examples.
+SELECT example_id, prompt FROM examples SEMI JOIN incoming USING (example_id);
+
 -- name: refused_now
 -- The rows of a snapshot that could not enter one at a version, since eval or the retirements grew.
 SELECT r.position, r.example_id,
