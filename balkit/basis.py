@@ -9,7 +9,7 @@ import polars as pl
 
 from balkit import answers, balance, frames, verify
 from balkit.errors import RunError
-from balkit.pool import Pool
+from balkit.pool import Pool, View
 from balkit.recipe import Recipe
 
 
@@ -31,11 +31,15 @@ class Basis:
         """What a recipe sees of a pool at a version, the newest if not given. Without `calls` there were none.
 
         What leaks is read off the digests that are stored with the prompts, those of written eval rows included: a
-        snapshot is refused by the same ones, whatever rule they were made by.
+        snapshot is refused by the same ones, whatever rule they were made by. Raises `RunError` for a recipe's
+        `domain_set` that is not there at that version, or that lacks examples.
         """
         view = pool.at(pool.version if at is None else at)
         known = frames.CALLS.empty() if calls is None else calls
-        return cls(view.examples(origin="source"), recipe, known, view.leaking())
+        if recipe.domain_set is not None:
+            _refuse_unknown(view, recipe.domain_set)
+        examples = view.examples(origin="source", domain_set=recipe.domain_set)
+        return cls(examples, recipe, known, view.leaking())
 
     @cached_property
     def evaluation(self) -> pl.DataFrame:
@@ -64,9 +68,7 @@ class Basis:
             wrong = pl.Series(list(filter(odd, known["reference"].unique())), dtype=pl.String)
             return known.filter(pl.col("reference").is_in(wrong.implode()))
         pairs = known.select("prompt", "reference").iter_rows()
-        return known.filter(
-            pl.Series([odd(said, answers.offered(prompt)) for prompt, said in pairs], dtype=pl.Boolean)
-        )
+        return known.filter(pl.Series([odd(said, answers.offered(prompt)) for prompt, said in pairs], dtype=pl.Boolean))
 
     def refuse_unreadable(self) -> None:
         """Say before any call is paid for that most answers would be refused. Raises `RunError`."""
@@ -136,3 +138,15 @@ class Basis:
             found = verify.leaks(examples["prompt"].to_list(), evaluation=self.evaluation["prompt"].to_list())
             leaks = pl.Series(found, dtype=pl.Boolean)
         return examples.filter(~leaks).sort("example_id")
+
+
+def _refuse_unknown(view: View, domain_set: str) -> None:
+    known = view.domain_sets()["domain_set"].to_list()
+    if domain_set not in known:
+        raise RunError(f"domain_set {domain_set!r} is not in the pool; there are: {', '.join(known) or 'none'}")
+    lacking = view.without_domain(domain_set)
+    if lacking:
+        raise RunError(
+            f"domain_set {domain_set!r} has no domain for {len(lacking)} examples that came later, such as "
+            f"{lacking[0][:12]}; `balkit discover --name {domain_set}` gives them one"
+        )

@@ -244,7 +244,7 @@ class _Run:
 
         Since the run began, an example that it may use was retired or re-labelled, or its prompt came into eval.
         """
-        now, leaking = self.pool.examples(), self.pool.leaking()
+        now, leaking = self.pool.examples(domain_set=self.recipe.domain_set), self.pool.leaking()
         used = pl.concat([self.basis.real.select("example_id"), rows.select("example_id")]).unique()
         training = now.filter((pl.col("split") == "train") & ~pl.col("example_id").is_in(leaking.implode()))
         gone = used.join(training, on="example_id", how="anti")

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from small import Rule, make_pool, make_recipe
 
+from balkit.basis import Basis
 from balkit.discovery import discover
-from balkit.errors import PoolError
+from balkit.errors import PoolError, RecipeError, RunError
 from balkit.pool import Pool
+from balkit.stages import run
+from balkit.teacher import Scripted
 from balkit.vectors import Vectors
 from balkit.vectors.encoders import Hashing
 
@@ -142,3 +146,45 @@ def test_a_bad_set_of_domains_is_refused(
     with pytest.raises(PoolError, match=problem):
         pool.set_domains(name, labels)
     assert pool.version == 4
+
+
+LABELS = {"kind": "label", "labels": ["bird", "fruit", "tool"]}
+
+
+def with_a_set(folder: Path) -> Pool:
+    """A pool whose labels all say `all`, and a set that says which is which."""
+    pool = make_pool(folder)
+    examples = pool.examples()
+    pool.relabel(examples.with_columns(domain=pl.lit("all")), message="forget")
+    pool.set_domains("topics", examples.select("example_id", "domain"))
+    return pool
+
+
+def test_a_run_balances_over_the_domains_of_a_set(tmp_path: Path) -> None:
+    pool = with_a_set(tmp_path / "pool")
+    recipe = make_recipe(domain_set="topics", answers=LABELS, select={"first": "random", "then": "random"})
+    result = run(pool, recipe, teacher=Scripted(Rule()), train=False)
+    rows = pool.snapshot(result.snapshot_id).rows
+    plain = make_pool(tmp_path / "plain")
+    same = run(plain, make_recipe(select={"first": "random", "then": "random"}), teacher=Scripted(Rule()), train=False)
+    of = plain.snapshot(same.snapshot_id).rows["domain"].value_counts().sort("domain")
+    assert rows["domain"].value_counts().sort("domain").equals(of)
+    written = pool.examples(origin="synthetic", domain_set="topics")
+    assert written.height
+    assert set(written["domain"]) <= {"bird", "fruit", "tool"}
+    assert run(pool, recipe, teacher=Scripted(Rule()), train=False).snapshot_id == result.snapshot_id
+    assert pool.check() == []
+
+
+def test_a_set_that_is_not_there_or_lacks_examples_stops_before_any_call(tmp_path: Path) -> None:
+    pool = with_a_set(tmp_path / "pool")
+    with pytest.raises(RunError, match="'other' is not in the pool; there are: topics"):
+        Basis.of(pool, make_recipe(domain_set="other", answers=LABELS))
+    pool.add(pl.DataFrame({"q": ["new"], "a": ["bird"]}), prompt="q", answer="a", domain_is="all")
+    with pytest.raises(RunError, match="no domain for 1 examples"):
+        Basis.of(pool, make_recipe(domain_set="topics", answers=LABELS))
+
+
+def test_domains_of_a_set_are_no_labels_to_answer_with() -> None:
+    with pytest.raises(RecipeError, match=r"list answers\.labels"):
+        make_recipe(domain_set="topics")

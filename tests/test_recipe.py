@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     **{f"teacher.{key}": value for key, value in OTHER_TEACHER.items()},
     "name": "y",
     "fill": ["real", "repeat"],
+    "domain_set": "topics",
     "answers.labels": ["a", "b"],
     "vectors.model": "org/another",
     "rationale.temperature": 0.9,

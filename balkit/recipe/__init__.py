@@ -75,6 +75,9 @@ class Recipe(Section):
     budget_rows: Positive = Field(description="rows in the final snapshot, repeats included, rejected ones never")
     stages: Positive = 3
     fill: tuple[Literal["real", "synthetic", "repeat"], ...] = ("real", "synthetic")
+    domain_set: str | None = Field(
+        default=None, description="a set of domains of the pool (`balkit discover`) instead of the labels' own"
+    )
     balance: Balance = Balance()
     select: Select = Select()
     vectors: Vectors = Vectors()
@@ -95,6 +98,8 @@ class Recipe(Section):
             problems.append("fill: name each of real, synthetic, repeat at most once, and at least one")
         if "real" in self.fill and self.fill[0] != "real":
             problems.append("fill: real comes first; what is there is used before anything is written or repeated")
+        if self.domain_set is not None and self.answers.kind == "label" and not self.answers.labels:
+            problems.append("domain_set: its domains are no labels that an answer could be; list answers.labels")
         if self.budget_rows < self.stages:
             problems.append(f"budget_rows {self.budget_rows} is smaller than stages {self.stages}")
         if "synthetic" in self.fill and self.synthesis.votes > 1 and self.rationale.temperature == 0:
@@ -123,6 +128,8 @@ class Recipe(Section):
         body["teacher"] = _asked(self.teacher)
         if self.teachers.named():
             body["teachers"] = {name: _asked(one) for name, one in self.teachers.named().items()}
+        if self.domain_set is None:
+            del body["domain_set"]
         for section, key in (("student", "base"), ("vectors", "model")):
             if _is_folder(body[section][key]):
                 body[section][key] = Path(body[section][key]).name
