@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow check format bench soak kill-harness pool-kills notebooks wheel ci clean
+.PHONY: help quickstart test test-slow check format bench bench-pool soak kill-harness pool-kills notebooks wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,10 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev  ## the measurements of docs/benchmarks.md that need no data of their own
-	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in $(filter-out %/bench_pool.py,$(wildcard tests/benchmarks/bench_*.py)); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+bench-pool: $(VENV)/.dev  ## the pool at a million examples (an hour); ROWS=100000 for less
+	$(BIN)/python tests/benchmarks/bench_pool.py $(ROWS)
 
 soak: $(VENV)/.dev  ## 20,000 calls against a provider that fails one in five, and what must hold all the same
 	$(BIN)/python tests/soak.py
