@@ -64,9 +64,7 @@ class Basis:
             wrong = pl.Series(list(filter(odd, known["reference"].unique())), dtype=pl.String)
             return known.filter(pl.col("reference").is_in(wrong.implode()))
         pairs = known.select("prompt", "reference").iter_rows()
-        return known.filter(
-            pl.Series([odd(said, answers.offered(prompt)) for prompt, said in pairs], dtype=pl.Boolean)
-        )
+        return known.filter(pl.Series([odd(said, answers.offered(prompt)) for prompt, said in pairs], dtype=pl.Boolean))
 
     def refuse_unreadable(self) -> None:
         """Say before any call is paid for that most answers would be refused. Raises `RunError`."""
