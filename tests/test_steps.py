@@ -9,6 +9,7 @@ import pytest
 from small import Rule, make_pool, make_recipe, rows
 
 from balkit import steps, texts
+from balkit.basis import Basis
 from balkit.errors import RunError
 from balkit.pool import Pool
 from balkit.stages import run
@@ -94,3 +95,17 @@ def test_the_latest_snapshot_is_trained_again_after_a_newer_one_came(tmp_path: P
     second = steps.train(pool, "latest", recipe=recipe)
     assert second.path != first.path
     assert steps.train(pool, "latest", recipe=recipe).digest == second.digest
+
+
+def test_what_leaks_is_read_off_the_pool_as_a_comparison_of_all_prompts_finds_it(leaky: Pool) -> None:
+    leaks = [row | {"question": row["question"].replace(" ", "  ").upper()} for row in rows("bird", 2, seed=2)]
+    leaky.add(pl.DataFrame(leaks), **COLUMNS)
+    before, recipe = leaky.version, make_recipe()
+    gone = leaky.examples(split="eval").filter(pl.col("prompt") == rows("bird", 1, seed=2)[0]["question"])
+    leaky.retire(gone["example_id"].to_list(), reason="odd")
+    for version, leaking in ((before, 3), (leaky.version, 1)):
+        view = leaky.at(version)
+        compared, read = Basis(view.examples(origin="source"), recipe), Basis.of(leaky, recipe, at=version)
+        assert read.real.equals(compared.real)
+        assert read.dev.equals(compared.dev)
+        assert len(view.leaking()) == leaking
