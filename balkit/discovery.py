@@ -97,15 +97,20 @@ def _extended(
     pool: Pool,
     vectors: Vectors,
     name: str,
-    detail: dict[str, Any],
+    detail: Any,
     *,
     within: str | None,
     dry_run: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Discovery:
+    if not isinstance(detail, dict) or "centres" not in detail:
+        raise PoolError(
+            f"{pool.path}: the domains {name} were made by hand; discover them again (again, --again), or under "
+            "another name"
+        )
     if (detail.get("encoder"), detail.get("within")) != (vectors.encoder.name, within):
         raise PoolError(
-            f"{pool.path}: the domains {name} were made by {detail.get('encoder') or 'hand'} within "
+            f"{pool.path}: the domains {name} were made by {detail['encoder']} within "
             f"{detail.get('within') or 'all'}, not by {vectors.encoder.name} within {within or 'all'}; discover them "
             "again (again, --again), or under another name"
         )

@@ -70,7 +70,8 @@ def test_the_labels_stay_and_older_versions_know_no_set(pool: Pool) -> None:
     assert pool.coverage()["domain"].to_list() == ["all"]
     assert pool.coverage(domain_set="topics")["train"].to_list() == [60, 30, 15]
     assert pool.at(4).domain_sets().height == 0
-    assert set(pool.at(4).examples(domain_set="topics")["domain"]) == {"all"}
+    with pytest.raises(PoolError, match="no set of domains 'topics'; there are: none"):
+        pool.at(4).examples(domain_set="topics")
     stored = pool.sql("SELECT domain, count(*) AS n FROM domains_at(5, 'topics') GROUP BY domain ORDER BY n")
     assert stored["n"].to_list() == [20, 30, 60]
 
@@ -128,6 +129,15 @@ def test_domains_made_by_hand_are_kept_as_a_set_too(pool: Pool) -> None:
     assert json.loads(pool.domain_sets()["detail"][0]) == {"by": "hand"}
     assert pool.set_domains("parity", labels, detail={"by": "hand"}) == version
     assert pool.check() == []
+
+
+def test_a_set_made_by_hand_is_not_extended_by_discovery_and_keeps_its_detail(pool: Pool) -> None:
+    ids = pool.examples().select("example_id", domain=pl.lit("one"))
+    pool.set_domains("mine", ids, detail=["by hand"])
+    pool.set_domains("mine", ids.with_columns(domain=pl.lit("two")))
+    assert json.loads(pool.domain_sets()["detail"][0]) == ["by hand"]
+    with pytest.raises(PoolError, match="were made by hand"):
+        discover(pool, vectors(pool), domain_set="mine")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from pool_rows import add, examples, stage_commit
 
 from balkit.errors import PoolDamaged, PoolError, PoolLocked, SqlError
-from balkit.pool import Pool, database, migrate, writing
+from balkit.pool import Pool, database, migrate, tables, writing
 
 HERE = Path(__file__).parent
 
@@ -83,6 +83,28 @@ def test_a_commit_that_head_does_not_know_yet_is_kept(pool: Pool) -> None:
     assert looking.check() == ["HEAD says version 1, the file holds 2; the next opening for writing mends it"]
     assert Pool.open(pool.path).check() == []
 
+
+ADDING_ONCE = """
+import sys
+from pool_rows import add
+from balkit.pool import Pool
+add(Pool.open(sys.argv[1]), "one")
+print("done")
+"""
+
+MAKING = """
+import sys
+from pool_rows import add
+from balkit.errors import PoolError
+from balkit.pool import Pool
+try:
+    pool = Pool.create(sys.argv[1])
+except PoolError as error:
+    assert "already" in str(error), error
+    pool = Pool.open(sys.argv[1])
+add(pool, sys.argv[2])
+print("done")
+"""
 
 WRITING_LONG = """
 import sys, time
@@ -317,6 +339,82 @@ def test_the_log_that_another_client_left_is_brought_into_the_file(pool: Pool) -
     add(pool, "two")
     assert not (pool.path / "pool.duckdb.wal").exists()
     assert pool.sql("SELECT count(*) AS n FROM tags")["n"][0] == 1
+
+
+def test_what_a_killed_writer_spilled_is_gone_with_the_next_write(pool: Pool) -> None:
+    spilled = pool.path / ".pool.duckdb.99999999-0.new.tmp"
+    spilled.mkdir()
+    (spilled / "duckdb_temp_storage").touch()
+    add(pool, "one")
+    assert not spilled.exists()
+
+
+def linked(tmp_path: Path, name: str, *, to: str) -> Pool:
+    """A pool whose file lies elsewhere under another name."""
+    made = Pool.create(tmp_path / name, wait_s=0.3)
+    file = tmp_path / "elsewhere" / to
+    file.parent.mkdir(exist_ok=True)
+    (made.path / "pool.duckdb").rename(file)
+    (made.path / "pool.duckdb").symlink_to(file)
+    return made
+
+
+def test_pools_whose_files_lie_in_one_folder_do_not_meet(tmp_path: Path) -> None:
+    one, two = linked(tmp_path, "one", to="a.duckdb"), linked(tmp_path, "two", to="b.duckdb")
+    with writing.writing(one.path) as con:
+        con.execute("INSERT INTO tags VALUES ('theirs', 1, 1)")
+        process = child(ADDING_ONCE, two.path)
+        assert process.communicate()[0].strip() == "done"
+    assert (two.version, two.check(), one.version) == (1, [], 0)
+    assert (one.path / "pool.duckdb").is_symlink()
+
+
+def test_the_log_of_a_linked_file_is_found(tmp_path: Path) -> None:
+    pool = linked(tmp_path, "pool", to="a.duckdb")
+    process = child(LEAVING_A_LOG, pool.path)
+    assert first_line(process) == "ready"
+    process.kill()
+    process.wait()
+    assert (tmp_path / "elsewhere" / "a.duckdb.wal").exists()
+    add(pool, "one")
+    assert pool.sql("SELECT count(*) AS n FROM tags")["n"][0] == 1
+    assert (pool.version, list((tmp_path / "elsewhere").glob("*.wal"))) == (1, [])
+
+
+def test_an_error_of_the_callers_stays_what_it_is(pool: Pool) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"), writing.writing(pool.path):
+        Path("nowhere").read_text()
+
+
+def test_a_child_that_was_forked_while_writing_holds_up_nobody(pool: Pool) -> None:
+    with writing.writing(pool.path):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(2)
+            os._exit(0)
+    add(pool, "one")
+    assert pool.version == 1
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_a_pool_that_is_made_twice_at_once_is_made_once(tmp_path: Path) -> None:
+    processes = [child(MAKING, tmp_path / "pool", n) for n in range(4)]
+    assert sorted(process.communicate()[0].strip() for process in processes) == ["done"] * 4
+    pool = Pool.open(tmp_path / "pool")
+    assert (pool.version, pool.examples().height, pool.check()) == (4, 4, [])
+
+
+def test_the_digest_of_a_large_version_of_an_older_format_is_known(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(tables, "BLOCK", 10**9)
+        add(pool, *map(str, range(40)))
+    monkeypatch.setattr(tables, "BLOCK", 16)
+    assert pool.check() == []
+    add(pool, *map(str, range(40, 80)))
+    assert pool.check() == []
+    behind_its_back(pool, "UPDATE examples SET reference = '5' WHERE prompt = '3'")
+    assert "version 1: its rows are not those that were committed" in pool.check()
 
 
 def test_one_paying_process_a_pool_and_it_is_named(pool: Pool) -> None:

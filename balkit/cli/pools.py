@@ -109,15 +109,11 @@ def coverage(
 
     Example: balkit coverage pools/math
     """
-    from balkit.errors import PoolError
     from balkit.pool import Pool
     from balkit.report import drawn
 
     opened = Pool.open(pool)
     view = opened if at is None else opened.at(at)
-    sets = view.domain_sets()["domain_set"].to_list()
-    if domains is not None and domains not in sets:
-        raise PoolError(f"{pool}: no set of domains {domains!r}; there are: {', '.join(sets) or 'none'}")
     found, title = view.coverage(domain_set=domains), f"{pool} at version {opened.version if at is None else at}"
     frame_out(found if as_json else drawn(found), as_json=as_json, title=title)
 

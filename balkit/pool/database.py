@@ -37,6 +37,17 @@ CLOSED_OFF: Config = {"enable_external_access": "false", "python_enable_replacem
 #: This process's connections, and the name and inode of each one's file: DuckDB hands out one open file to all of them.
 _OPEN: WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, int]] = WeakKeyDictionary()
 _OPENING = Lock()
+
+
+def _in_a_child() -> None:
+    """A forked process has none of the threads that held these."""
+    global _OPENING
+    _OPENING = Lock()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_child)
 _PID = re.compile(r"PID (\d+)")
 
 
@@ -127,7 +138,12 @@ def write_whole(path: Path, body: bytes) -> None:
 def settle(temporary: Path, path: Path) -> None:
     """Rename a complete file to its name, and make the rename last."""
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder last."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
@@ -262,8 +278,9 @@ def _compare(con: duckdb.DuckDBPyConnection, *, folder: Path, head: Tip | None) 
             f"{folder}: HEAD says version {head.version} ({head.digest[:12]}), pool.duckdb holds version "
             f"{stored.version} ({stored.digest[:12]}): a part of it was lost or replaced. {_accept(stored)}"
         )
+    file = path.resolve()
     need = con.sql(queries()["stored_bytes"]).fetchall()[0][0]
-    if not path.with_name("pool.duckdb.wal").exists() and path.stat().st_size < need:
+    if not Path(f"{file}.wal").exists() and file.stat().st_size < need:
         raise PoolDamaged(f"{path}: {path.stat().st_size} bytes of {need}; the file was cut. Restore it from a backup")
 
 

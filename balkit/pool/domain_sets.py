@@ -20,7 +20,8 @@ def rows_of(
 ) -> dict[str, pl.DataFrame]:
     """The rows that give a set these domains (example_id, domain) from the next version on; those that differ.
 
-    Raises `PoolError` for ids that the pool never had or that are retired, that stand twice, and for bad names.
+    Without a detail, that of the set stays. Raises `PoolError` for ids that the pool never had, that are retired or
+    stand twice, and for bad names.
     """
     labels = labels.select(
         pl.lit(name).alias("domain_set"),
@@ -42,4 +43,5 @@ def rows_of(
     said = json.dumps(detail, ensure_ascii=False, sort_keys=True)
     record = pl.DataFrame({"domain_set": [name], "detail": [said]})
     before = database.ask(con, "domain_sets", version=version).filter(pl.col("domain_set") == name)["detail"].to_list()
-    return {"domain_labels": new, "domain_sets": record.clear() if before == [said] else record}
+    same = before == [said] or (before and detail is None)
+    return {"domain_labels": new, "domain_sets": record.clear() if same else record}

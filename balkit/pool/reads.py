@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from balkit import frames
+from balkit.errors import PoolError
 from balkit.pool import database
 
 #: Stands for "now" where a query takes a version.
@@ -33,8 +34,9 @@ class View:
         """EXAMPLES in use, ordered by `example_id`; retired ones are left out.
 
         `domain` is that of `domain_set`, where one is named (see `domain_sets`); an example that the set does not
-        know, such as one that was written, keeps its own.
+        know, such as one that was written, keeps its own. Raises `PoolError` for a set that is not there.
         """
+        self._refuse_unknown(domain_set)
         found = self._ask("examples", split=split, domain=domain, origin=origin, domain_set=domain_set)
         return frames.check(found, frames.EXAMPLES)
 
@@ -106,7 +108,16 @@ class View:
         leaks (train rows whose normalised prompt stands in eval); mean_prompt_chars;
         prompt_tokens, rationale_tokens (of rows in use, estimated: UTF-8 bytes / 3).
         """
+        self._refuse_unknown(domain_set)
         return self._ask("coverage", domain_set=domain_set)
+
+    def _refuse_unknown(self, domain_set: str | None) -> None:
+        if domain_set is not None:
+            known = self.domain_sets()["domain_set"].to_list()
+            if domain_set not in known:
+                raise PoolError(
+                    f"{self.folder}: no set of domains {domain_set!r}; there are: {', '.join(known) or 'none'}"
+                )
 
     def _ask(self, name: str, **params: object) -> pl.DataFrame:
         with database.reading(self.folder, wait_s=self.wait_s) as con:

@@ -69,12 +69,15 @@ class Pool:
             raise PoolError(f"{folder}: is a file, not a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f".pool.duckdb.{os.getpid()}"
-            temporary.unlink(missing_ok=True)
-            with database.translated(folder), duckdb.connect(temporary) as con:
-                migrate.migrate(con, known=migrate.shipped())
-            database.settle(temporary, folder / "pool.duckdb")
-            database.write_head(folder, tip=database.Tip(0, database.BLANK))
+            with writing.alone(folder, wait_s=wait_s):
+                if (folder / "pool.duckdb").exists():  # made by another process meanwhile
+                    return cls(folder, read_only=False, wait_s=wait_s)
+                temporary = folder / f".pool.duckdb.{os.getpid()}"
+                temporary.unlink(missing_ok=True)
+                with database.translated(folder), duckdb.connect(temporary) as con:
+                    migrate.migrate(con, known=migrate.shipped())
+                database.settle(temporary, folder / "pool.duckdb")
+                database.write_head(folder, tip=database.Tip(0, database.BLANK))
         except OSError as error:
             raise PoolError(f"{folder}: cannot be made: {error.strerror or error}") from error
         return cls(folder, read_only=False, wait_s=wait_s)

@@ -103,9 +103,17 @@ def version_digest(parent: str, *, version: int, message: str, key: Key | None, 
     return texts.digest([parent, version, message, None if key is None else list(key), content])
 
 
-def content_digest(con: duckdb.DuckDBPyConnection, *, version: int) -> str:
-    """The digest of all rows that a version has now; a table without rows counts as absent."""
-    found = {name: blocks_digest(_blocks(_stored(con, name, version=version))) for name in TABLES}
+def content_digest(con: duckdb.DuckDBPyConnection, *, version: int, in_blocks: bool = True) -> str:
+    """The digest of all rows that a version has now; a table without rows counts as absent.
+
+    Not `in_blocks`: as it was made before format 3. The same, where no table has more rows than a block.
+    """
+    found = {}
+    for name in TABLES:
+        rows = _stored(con, name, version=version)
+        found[name] = blocks_digest(
+            _blocks(rows) if in_blocks else [pl.concat([pl.DataFrame(schema=TABLES[name].columns), *rows])]
+        )
     return texts.digest({name: digest for name, digest in found.items() if digest is not None})
 
 

@@ -6,6 +6,7 @@ DuckDB client, and a process that ends in the middle leaves nothing but a copy t
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _WRITER = Lock()
 
+#: DuckDB would go on with a file of the same name that somebody in this process still has open.
+_COUNT = itertools.count()
+
 
 @contextmanager
 def writing(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -32,7 +36,7 @@ def writing(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb
     """
     import duckdb
 
-    with _alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (before, copy):
+    with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (before, copy):
         with database.translated(folder), duckdb.connect(copy, config=_config(copy)) as con:
             con.execute("BEGIN TRANSACTION")
             try:
@@ -48,7 +52,8 @@ def writing(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb
         if after != before:
             _publish(folder, copy)
         if database.read_head(folder) != after:
-            database.write_head(folder, tip=after)
+            with suppress(OSError):  # what is committed is committed; the next opening mends HEAD
+                database.write_head(folder, tip=after)
 
 
 @contextmanager
@@ -56,7 +61,7 @@ def migrating(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duck
     """A connection for migrations, which make their own transactions and a checkpoint. Raises as `writing` does."""
     import duckdb
 
-    with _alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
+    with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
         with database.translated(folder), duckdb.connect(copy, config=_config(copy)) as con:
             yield con
         _publish(folder, copy)
@@ -72,7 +77,7 @@ def compact(
     import duckdb
 
     path = (folder / "pool.duckdb").resolve()
-    with _alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
+    with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
         before, packed = path.stat().st_size, copy.with_suffix(".packed")
         try:
             with database.translated(folder):
@@ -92,36 +97,58 @@ def compact(
 
 
 @contextmanager
-def _alone(folder: Path, *, wait_s: float) -> Iterator[None]:
+def alone(folder: Path, *, wait_s: float) -> Iterator[None]:
     """Be the pool's one writer: of this process's threads, and by the operating system's lock of all processes."""
     import fcntl
 
     if not folder.is_dir():
         raise database.absent(folder)
     until, pause = time.monotonic() + wait_s, 0.02
-    if not _WRITER.acquire(timeout=wait_s):
-        raise PoolLocked(f"{folder}: another thread of this process is writing", pid=os.getpid())
+    mine = False
     try:
-        with _lock_file(folder).open("a+", encoding="utf-8") as file:
+        mine = _WRITER.acquire(timeout=wait_s)
+        if not mine:
+            raise PoolLocked(f"{folder}: another thread of this process is writing", pid=os.getpid())
+        with _lock_file(folder) as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() + pause > until:
-                        raise _held(folder, file.read() if file.seek(0) == 0 else "") from None
+                        raise _held(folder, os.pread(file, 20, 0).decode("ascii", "replace")) from None
                 time.sleep(pause)
                 pause = min(2 * pause, 0.5)
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+            try:
+                with suppress(OSError):  # another user's file may only be locked
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, str(os.getpid()).encode(), 0)
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # also for children that were forked meanwhile
     finally:
-        _WRITER.release()
+        if mine:
+            _WRITER.release()
 
 
-def _lock_file(folder: Path) -> Path:
-    return folder / "writer"
+@contextmanager
+def _lock_file(folder: Path) -> Iterator[int]:
+    """The file that writers lock, beside the pool's file, wherever that lies, and with its mode."""
+    path = (folder / "pool.duckdb").resolve()
+    lock = path.with_name("writer" if path.name == "pool.duckdb" else f"{path.name}.writer")
+    try:
+        try:
+            file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            with suppress(OSError):
+                os.fchmod(file, path.stat().st_mode & 0o666 if path.exists() else 0o644)
+        except FileExistsError:
+            file = os.open(lock, os.O_RDWR if os.access(lock, os.W_OK) else os.O_RDONLY)
+    except OSError as error:
+        raise PoolError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def _held(folder: Path, said: str) -> PoolLocked:
@@ -136,31 +163,42 @@ def _copied(folder: Path, *, wait_s: float) -> Iterator[tuple[database.Tip, Path
     The file is kept open for reading meanwhile: another DuckDB client cannot begin to write in it.
     """
     path = (folder / "pool.duckdb").resolve()
-    copy = path.with_name(f".pool.duckdb.{os.getpid()}.new")
-    for left in (*path.parent.glob(".pool.duckdb.*"), *folder.glob(".HEAD.*")):  # of a process that was killed
-        left.unlink(missing_ok=True)
-    if path.with_name("pool.duckdb.wal").exists():
+    copy = path.with_name(f".{path.name}.{os.getpid()}-{next(_COUNT)}.new")
+    _remove(*path.parent.glob(f".{path.name}.*"), *folder.glob(".HEAD.*"))  # of a process that was killed
+    if Path(f"{path}.wal").exists():
         _settle_wal(folder, wait_s=wait_s)
     with database.reading(folder, wait_s=wait_s) as con:
         try:
             with path.open("rb") as source:  # to the end, as closing it lets go of the file's locks
-                _copy(source.fileno(), path, copy)
+                try:
+                    _copy(source.fileno(), copy)
+                except OSError as error:
+                    raise PoolError(_no_copy(path, error)) from error
                 yield database.tip(con), copy
-        except OSError as error:
-            raise PoolError(_no_copy(path, error)) from error
         finally:
-            for left in path.parent.glob(f"{copy.name}*"):
-                left.unlink(missing_ok=True)
+            _remove(*path.parent.glob(f"{copy.name}*"))
 
 
-def _copy(source: int, path: Path, copy: Path) -> None:
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():  # where DuckDB spilled to
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _copy(source: int, copy: Path) -> None:
     """The file's bytes in another one; where the file system can share them, without copying any."""
-    try:
-        with copy.open("wb") as target:
+    with copy.open("wb") as target:
+        try:
             while os.copy_file_range(source, target.fileno(), 2**30):
                 pass
-    except (AttributeError, OSError):
-        shutil.copyfile(path, copy)
+        except (AttributeError, OSError):
+            os.lseek(source, 0, os.SEEK_SET)
+            target.truncate(0)
+            target.seek(0)
+            while part := os.read(source, 2**24):
+                target.write(part)
 
 
 def _no_copy(path: Path, error: OSError) -> str:
@@ -180,10 +218,25 @@ def _settle_wal(folder: Path, *, wait_s: float) -> None:
 
 def _publish(folder: Path, copy: Path) -> None:
     path = (folder / "pool.duckdb").resolve()
-    shutil.copymode(path, copy)
-    with copy.open("rb") as file:
-        os.fsync(file.fileno())
-    database.settle(copy, path)
+    try:
+        shutil.copymode(path, copy)
+        with copy.open("rb") as file:
+            os.fsync(file.fileno())
+        copy.replace(path)
+    except OSError as error:
+        raise PoolError(_no_copy(path, error)) from error
+    with suppress(OSError):  # done already; this only makes it last
+        database.sync_folder(path.parent)
+
+
+def _in_a_child() -> None:
+    """A forked process has none of the threads that held it."""
+    global _WRITER
+    _WRITER = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_child)
 
 
 def _config(copy: Path) -> database.Config:
