@@ -25,6 +25,9 @@ Stream = Callable[[], Any]
 #: Rows of a version that are digested together.
 BLOCK = 65_536
 
+#: Rows of which a copy is made at once.
+_SLICE = 8192
+
 
 @dataclass(frozen=True)
 class Table:
@@ -124,9 +127,10 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stre
 
 
 def _store(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, *, version: int) -> None:
-    con.register("incoming", frame.with_columns(added_in=pl.lit(version, pl.Int64)))
-    con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
-    con.unregister("incoming")
+    for part in frame.with_columns(added_in=pl.lit(version, pl.Int64)).iter_slices(_SLICE):
+        con.register("incoming", part)
+        con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
+        con.unregister("incoming")
 
 
 def _blocks(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -175,7 +179,8 @@ def _update(total: hashlib._Hash, column: pl.Series) -> None:
     elif column.dtype == pl.String():
         filled = column.fill_null("")
         total.update(filled.str.len_bytes().to_numpy().astype("<i8").tobytes())
-        total.update((filled.str.join("").item() or "").encode())
+        for part in filled.to_frame().iter_slices(_SLICE):
+            total.update((part.to_series().str.join("").item() or "").encode())
     else:
         dtype = {pl.Int64(): "<i8", pl.Float64(): "<f8", pl.Boolean(): "u1"}[column.dtype]
         total.update(column.fill_null(False if dtype == "u1" else 0).to_numpy().astype(dtype).tobytes())
