@@ -512,7 +512,7 @@ def refused(
     *,
     columns: Sequence[str] = COLUMNS,
 ) -> object:
-    """A kind of file that is refused. `places` are the lines or rows that are named, and no others; `says` is a regex."""
+    """A kind of file that is refused. `places` are the lines or rows that are named, no others; `says` is a regex."""
     return pytest.param(name, content, places, says, columns, id=kind)
 
 
