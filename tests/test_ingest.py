@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import unicodedata
 from datetime import timedelta
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def problems(pool: Pool, source: object) -> list[str]:
 
 def stored(pool: Pool) -> dict[str, tuple[str | None, str]]:
     return {row[0]: row[1:] for row in pool.examples().select("prompt", "reference", "domain").iter_rows()}
+
+
+def says_something(prompt: str) -> bool:
+    """Whether anything in a prompt can be seen."""
+    return any(not unicodedata.category(c).startswith(("Z", "Cc", "Cf")) for c in prompt)
 
 
 EXPECTED = {"What is 2 + 2?": ("4", "sums"), "Is 7 a prime?": ("true", "primes")}
@@ -315,7 +321,7 @@ def test_a_hundred_thousand_rows_take_seconds(pool: Pool) -> None:
     st.lists(
         st.fixed_dictionaries(
             {
-                "q": st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(texts.canonical),
+                "q": st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(says_something),
                 "a": st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=5)),
             }
         ),

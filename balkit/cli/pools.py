@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from balkit.pool import Pool
+    from balkit.pool import AddReport, Pool
 
 PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="POOL")]
 
@@ -31,20 +31,34 @@ def register(app: typer.Typer) -> None:
 def add(
     pool: PoolPath,
     files: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            help="JSONL, CSV, TSV, Parquet, Arrow, also .gz and .zst; - is JSONL on stdin.", metavar="FILE..."
+            help="JSONL, CSV, TSV, Parquet, Arrow, also .gz and .zst; - is JSONL on stdin; a folder that datasets "
+            "saved; hf:OWNER/NAME[:CONFIG][@SPLIT].",
+            metavar="FILE...",
         ),
     ],
-    prompt: Annotated[str, typer.Option(help="The column with the prompt, or a path: messages.0.content.")],
-    domain: Annotated[str | None, typer.Option(help="The column with the domain, or a path: meta.subject.")] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="A column, a path (meta.text), a template ('{question} {options.0}'), or chat turns (messages)."
+        ),
+    ],
+    domain: Annotated[str | None, typer.Option(help="The domain: a column, a path or a template.")] = None,
     domain_is: Annotated[str | None, typer.Option(help="The domain of all rows, instead.")] = None,
-    answer: Annotated[str | None, typer.Option(help="The column with the reference answer, or a path.")] = None,
+    domain_sql: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="The domain as SQL over a row's columns, instead.")
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="The reference answer; of chat turns, the assistant's last one.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, dev or eval.")] = "train",
     skip_bad: Annotated[
         Path | None, typer.Option(help="Leave out rows that cannot be added; this file says which and why.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Store nothing; say what would be.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Store nothing; say what would be, and what is bad.")
+    ] = False,
     message: Annotated[str | None, typer.Option("--message", "-m", help="What this version is.")] = None,
     as_json: bool = Json,
 ) -> None:
@@ -59,6 +73,7 @@ def add(
             answer=answer,
             domain=domain,
             domain_is=domain_is,
+            domain_sql=domain_sql,
             split=split,
             message=message,
             dry_run=dry_run,
@@ -66,11 +81,22 @@ def add(
         )
     if as_json:
         json_out(asdict(report))
-        return
+    else:
+        _say(report, dry_run=dry_run, skip_bad=skip_bad)
+    if report.skipped and skip_bad is None:
+        raise typer.Exit(1)
+
+
+def _say(report: AddReport, *, dry_run: bool, skip_bad: Path | None) -> None:
     start = "nothing was stored" if dry_run else f"version {report.version}"
     typer.echo(f"{start}: {report.new} new of {report.rows} rows, {report.duplicate} already there")
-    if report.skipped:
+    if report.skipped and skip_bad is not None:
         typer.echo(f"{report.skipped} problems in rows that were left out; {skip_bad} names them")
+    elif report.skipped:
+        typer.echo(f"{report.skipped} problems; nothing can be added before they are mended, or left out (--skip-bad):")
+        typer.echo("\n".join(f"  - {line}" for line in report.problems))
+        if report.skipped > len(report.problems):
+            typer.echo(f"  ... and {report.skipped - len(report.problems):,} more")
     if report.leaks:
         typer.echo(f"{report.leaks} prompts stand in both train and eval; runs leave them out of training")
 
@@ -91,7 +117,7 @@ def _opened_or_made(path: Path) -> Iterator[Pool]:
     finally:
         with suppress(PoolError, OSError):  # another process has it, or laid a file beside it
             if made.version == 0:  # nothing was added, by nobody
-                for name in ("HEAD", "pool.duckdb"):
+                for name in ("HEAD", "pool.duckdb", "writer"):
                     (path / name).unlink()
                 for folder in missing:
                     folder.rmdir()

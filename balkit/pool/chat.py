@@ -33,7 +33,7 @@ def prompt_of(value: Any) -> str:
     turns = _turns(value)
     if turns[-1][0] == _ASSISTANT:
         turns = turns[:-1]
-    if not any(role == _USER for role, _ in turns):
+    if not any(role == _USER and text for role, text in turns):
         raise NotReadable("is a conversation in which no user asks anything")
     if [role for role, _ in turns if role != _SYSTEM] == [_USER]:
         return "\n\n".join(text for _, text in turns if text)
@@ -58,7 +58,7 @@ def _turn(turn: Mapping[str, Any], number: int) -> tuple[str, str]:
         raise NotReadable(f"is a conversation whose turn {number} is by {turn[role_key]!r}, not a user or an assistant")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise NotReadable(f"is a conversation whose turn {number} calls a tool, which is no text")
-    return role, _text(turn[text_key], number)
+    return role, _text(turn.get(text_key), number)
 
 
 def _text(content: Any, number: int) -> str:
@@ -66,9 +66,15 @@ def _text(content: Any, number: int) -> str:
     if isinstance(content, str):
         return content.strip()
     parts = content if isinstance(content, Sequence) and not isinstance(content, bytes) else [content]
-    if not parts or not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts):
+    if not parts or not all(map(_is_text, parts)):
         raise NotReadable(f"is a conversation whose turn {number} has a content that is no text")
     return "\n".join(part["text"] for part in parts).strip()
+
+
+def _is_text(part: object) -> bool:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    of_text = kind is None or "text" in str(kind)
+    return of_text and isinstance(part, Mapping) and isinstance(part.get("text"), str)
 
 
 def has_keys(names: set[str]) -> bool:
@@ -77,4 +83,5 @@ def has_keys(names: set[str]) -> bool:
 
 
 def _keys(turn: Mapping[str, Any]) -> tuple[str, str] | None:
-    return next((pair for pair in _KEYS if set(pair) <= set(turn)), None)
+    """The names of a turn's role and text; a turn that calls a tool may lack the text."""
+    return next((pair for pair in _KEYS if pair[0] in turn and (pair[1] in turn or "tool_calls" in turn)), None)

@@ -95,6 +95,21 @@ def opened_for_writing(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[duck
         yield con
 
 
+def connected(
+    path: Path | str = ":memory:", *, config: Config | None = None, read_only: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """A connection that prints nothing: DuckDB draws bars on stdout where it takes the process for a shell."""
+    import duckdb
+
+    return quiet(duckdb.connect(path, read_only=read_only, config=config or {}))
+
+
+def quiet(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """The connection, without bars; a cursor has settings of its own."""
+    con.execute("PRAGMA disable_progress_bar")
+    return con
+
+
 def tip(con: duckdb.DuckDBPyConnection) -> Tip:
     """The newest version in the file; version 0 of a blank pool."""
     rows = con.sql(queries()["tip"]).fetchall()
@@ -218,13 +233,11 @@ def _connect(path: Path, *, config: Config, read_only: bool, wait_s: float) -> d
 
 def _connected(path: Path, *, config: Config, read_only: bool) -> duckdb.DuckDBPyConnection | None:
     """None while the file is being replaced, or another thread still has the one before it open."""
-    import duckdb
-
     with _OPENING, translated(path.parent):
         name, inode = str(path.resolve()), path.stat().st_ino
         if any(other == name and old != inode for other, old in _OPEN.values()):
             return None
-        con = duckdb.connect(path, read_only=read_only, config=config)
+        con = connected(path, read_only=read_only, config=config)
         if path.stat().st_ino != inode:
             con.close()
             return None

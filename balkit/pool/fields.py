@@ -12,7 +12,7 @@ from functools import cached_property
 from string import Formatter
 from typing import Any
 
-from balkit.pool import chat
+from balkit.pool import chat, database
 
 
 class Problem(str):
@@ -43,6 +43,8 @@ class Field:
             if path == "" or spec or conversion:
                 raise ValueError("name a column in every pair of braces, and nothing else; {{ stands for a brace")
             found.append((literal, path))
+        if all(path is None for _, path in found):
+            raise ValueError("names no column")
         return tuple(found)
 
     @property
@@ -202,20 +204,42 @@ def absent(source: str, wanted: Iterable[str], found: Sequence[str]) -> list[str
 def columns_of_sql(expression: str) -> list[str]:
     """The columns that an SQL expression speaks of, in the order of their names.
 
-    Raises `ValueError` with DuckDB's words where it is no single expression.
+    Raises `ValueError` with DuckDB's words where it is no single expression over one row.
     """
-    import duckdb
 
-    with duckdb.connect() as con:
-        text = con.execute("SELECT json_serialize_sql(?)", [f"SELECT ({expression}\n)"]).fetchall()[0][0]
+    with database.connected() as con:
+        text = con.execute("SELECT json_serialize_sql(?)", [f"SELECT {in_sql(expression)}"]).fetchall()[0][0]
+        aggregates = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'"
+        of_many_rows = {name for (name,) in con.sql(aggregates).fetchall()}
     body = json.loads(text)
     if body.get("error"):
-        raise ValueError(body.get("error_message", "is no SQL expression"))
+        raise ValueError(f"is no SQL expression: {body.get('error_message', '')}")
     nodes = [statement["node"] for statement in body["statements"]]
     if len(nodes) != 1 or len(nodes[0].get("select_list", ())) != 1 or nodes[0]["from_table"]["type"] != "EMPTY":
         raise ValueError("is no single expression over the columns of a row")
-    lambdas = {name for node in _walk(nodes) if node.get("class") == "LAMBDA" for name in _names(node["lhs"])}
-    return sorted(set(_names(nodes)) - lambdas)
+    for node in _walk(nodes[0]["select_list"]):
+        kind, called = node.get("class"), node.get("function_name")
+        if kind in _NOT_OF_ONE_ROW or called in of_many_rows:
+            said = called or _NOT_OF_ONE_ROW.get(str(kind))
+            raise ValueError(f"is no expression over the columns of one row: it has {said}")
+    found = sorted(set(_names(nodes, frozenset())))
+    if not found:
+        raise ValueError("is no expression over a row's columns: it names none")
+    return found
+
+
+def in_sql(expression: str) -> str:
+    """What a query selects for the domain: null for a row in which the expression fails."""
+    return f"CAST(TRY(({expression}\n)) AS VARCHAR) AS domain"
+
+
+_NOT_OF_ONE_ROW = {
+    "SUBQUERY": "a subquery",
+    "WINDOW": "a window",
+    "STAR": "*",
+    "POSITIONAL_REFERENCE": "a number for a column",
+    "PARAMETER": "a parameter",
+}
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:
@@ -225,5 +249,16 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
         yield from _walk(child)
 
 
-def _names(node: Any) -> list[str]:
-    return [found["column_names"][0] for found in _walk(node) if found.get("class") == "COLUMN_REF"]
+def _names(node: Any, bound: frozenset[str]) -> Iterator[str]:
+    """The columns in a parsed expression, without the parameters of lambdas, which are `bound` inside of them."""
+    if isinstance(node, dict) and node.get("class") == "COLUMN_REF":
+        if node["column_names"][0] not in bound:
+            yield node["column_names"][0]
+        return
+    if isinstance(node, dict) and node.get("class") == "LAMBDA":  # or the arrow of JSON, whose left side is a column
+        given = frozenset(_names(node["lhs"], frozenset()))
+        if given & set(_names(node["expr"], frozenset())):
+            yield from _names(node["expr"], bound | given)
+            return
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _names(child, bound)

@@ -187,8 +187,22 @@ class _Gathered:
         return piece
 
 
+def _with_rest(gathered: _Gathered, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """What was gathered before a source could not be read on has its problems too."""
+    try:
+        yield from pieces
+    except Unreadable:
+        yield gathered.piece()
+        raise
+
+
 def _jsonl(name: str, stream: BinaryIO, columns: Columns) -> Iterator[Piece]:
     gathered = _Gathered(name, columns)
+    yield from _with_rest(gathered, _objects(gathered, stream))
+
+
+def _objects(gathered: _Gathered, stream: BinaryIO) -> Iterator[Piece]:
+    name, columns = gathered.name, gathered.columns
     keys: dict[str, None] = {}
     unmet = set(columns.names)
     read_rows, empty = 0, True
@@ -200,6 +214,8 @@ def _jsonl(name: str, stream: BinaryIO, columns: Columns) -> Iterator[Piece]:
             raise Unreadable(f"{name}: is a JSON array; write one object a line")
         empty = False
         body = _object(line, decoder, columns)
+        if gathered.full:
+            yield gathered.piece()
         if isinstance(body, Problem):
             gathered.refuse(number, body)
             continue
@@ -216,8 +232,6 @@ def _jsonl(name: str, stream: BinaryIO, columns: Columns) -> Iterator[Piece]:
         else:
             gathered.put(number, row, size=len(line))
         read_rows += 1
-        if gathered.full:
-            yield gathered.piece()
         if unmet and read_rows == _ENOUGH_ROWS:
             break
     if unmet and read_rows:
@@ -229,8 +243,9 @@ def _jsonl(name: str, stream: BinaryIO, columns: Columns) -> Iterator[Piece]:
 
 def _csv(name: str, stream: BinaryIO, columns: Columns, *, delimiter: str = ",") -> Iterator[Piece]:
     old = csv.field_size_limit(LINE_BYTES)  # a prompt may be longer than the 128 KiB that csv allows
+    gathered = _Gathered(name, columns)
     try:
-        yield from _records(name, _csv_lines(name, stream), columns, delimiter=delimiter)
+        yield from _with_rest(gathered, _records(gathered, _csv_lines(name, stream), delimiter=delimiter))
     finally:
         csv.field_size_limit(old)
 
@@ -244,9 +259,9 @@ def _csv_lines(name: str, stream: BinaryIO) -> Iterator[str]:
             yield line
 
 
-def _records(name: str, lines: Iterator[str], columns: Columns, *, delimiter: str) -> Iterator[Piece]:
+def _records(gathered: _Gathered, lines: Iterator[str], *, delimiter: str) -> Iterator[Piece]:
+    name, columns = gathered.name, gathered.columns
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    gathered = _Gathered(name, columns)
     header: list[str] | None = None
     places: Mapping[str, int] = {}
     begins, empty = 1, True
@@ -268,7 +283,6 @@ def _records(name: str, lines: Iterator[str], columns: Columns, *, delimiter: st
             if gathered.full:
                 yield gathered.piece()
     except csv.Error as error:
-        yield gathered.piece()
         raise Unreadable(f"{name} line {begins}: {error}") from error
     yield gathered.piece() if not empty else Piece(problems=[f"{name}: holds no rows"])
 

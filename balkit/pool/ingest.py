@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import polars as pl
+
 from balkit.errors import IngestError
-from balkit.pool import commits, database, fields, staging, tabular
+from balkit.pool import commits, database, fields, staging, tables, tabular
 from balkit.pool.fields import Columns, RowProblem
 from balkit.pool.files import read
 from balkit.pool.staging import Staging
-from balkit.pool.tables import Stream
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,18 +28,22 @@ Source = Any
 
 _OF_A_POOL = ("HEAD", "pool.duckdb", "calls.sqlite")
 
-#: Problems that an error holds at most; it counts the others.
+#: Problems of rows that an error holds at most; it counts the others.
 _KEPT = 1000
+
+#: Problems that a report names.
+_SHOWN = 50
 
 
 @dataclass(frozen=True)
 class AddReport:
-    """What an addition did. rows = new + duplicate; `skipped` rows are not among them.
+    """What an addition did, or would. rows = new + duplicate; rows that were left out are not among them.
 
     `version` is the pool's version afterwards, the old one when nothing was new. `duplicate` rows stand in the pool,
     in use or retired, or earlier in the same files, with the same labels. `leaks` are the train examples whose
     normalised prompt stands in eval, as far as these rows have a part in it; a run leaves them out. `without_answer`
-    counts new examples, `domains` those that the rows name.
+    counts new examples, `domains` those that the rows name. `skipped` counts the problems of rows that were left out,
+    or would be, and `problems` names the first 50 with their places.
     """
 
     version: int
@@ -49,32 +54,53 @@ class AddReport:
     without_answer: int
     domains: int
     skipped: int = 0
+    problems: tuple[str, ...] = ()
 
 
 @dataclass
 class Found:
-    """The problems so far. Those of single rows go to `sink`, a file, where one is given, and are no errors then."""
+    """The problems so far. Those of single rows are errors unless such rows are left out; `sink` is a file for them."""
 
     sink: TextIO | None = None
+    leave_out: bool = False
     lines: list[str] = field(default_factory=list)
-    total: int = 0
-    fatal: bool = False
+    errors: int = 0
+    skipped: int = 0
 
     def put(self, problems: Iterable[str]) -> None:
         """Note problems; one that is no `RowProblem` is an error whatever may be left out."""
         for problem in problems:
-            row = isinstance(problem, RowProblem) and self.sink is not None
-            self.fatal |= not row
-            self.total += 1
-            if row and self.sink is not None:
-                self.sink.write(f"{fields.shown(problem)}\n")
-            elif len(self.lines) < _KEPT:
+            if self.leave_out and isinstance(problem, RowProblem):
+                self.skipped += 1
+                if self.sink is not None:
+                    self.sink.write(f"{fields.shown(problem)}\n")
+            else:
+                self.errors += 1
+            if len(self.lines) < _KEPT or not isinstance(problem, RowProblem):
                 self.lines.append(problem)
+
+    def since(self, before: tuple[int, int, int]) -> None:
+        """Forget what was found since `now` gave this."""
+        del self.lines[before[0] :]
+        self.errors, self.skipped = before[1:]
+
+    @property
+    def now(self) -> tuple[int, int, int]:
+        """How much was found."""
+        return len(self.lines), self.errors, self.skipped
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The first problems of rows that were left out, each in one line."""
+        return tuple(fields.shown(line) for line in self.lines[:_SHOWN])
 
     def check(self) -> None:
         """Raise `IngestError` where anything stops the addition."""
-        if self.fatal:
-            raise refused(self.lines, total=max(len(self.lines), 0 if self.sink else self.total))
+        if not self.errors:
+            return
+        if self.sink is None:
+            raise refused(self.lines, total=self.errors + self.skipped)
+        raise refused([line for line in self.lines if not isinstance(line, RowProblem)], total=self.errors)
 
 
 def stage(sources: Sequence[Source], staged: Staging, *, columns: Columns, found: Found) -> None:
@@ -82,11 +108,10 @@ def stage(sources: Sequence[Source], staged: Staging, *, columns: Columns, found
     for number, item in enumerate(sources):
         table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
         staged.source(table.name, table.unit)
-        before = len(found.lines), found.total
+        before = found.now
         for piece in table.pieces:
             if piece.instead:
-                del found.lines[before[0] :]
-                found.total = before[1]
+                found.since(before)
             found.put(piece.problems)
             if piece.cells.height:
                 rows, problems = staging.examples_of(piece, place=f"{table.name} {table.unit}", columns=columns)
@@ -164,17 +189,19 @@ def against(con: duckdb.DuckDBPyConnection, staged: Staging, *, split: str, vers
     staged.con.execute(f"CREATE TABLE fresh AS {database.queries()['fresh']}")
 
 
-def rows_of(staged: Staging, *, split: str, origin: str) -> dict[str, Stream]:
-    """What a staging that was held against a pool adds to it."""
+def store(con: duckdb.DuckDBPyConnection, staged: Staging, *, split: str, origin: str, message: str) -> int:
+    """Add what the pool lacks as its next version, which is returned; memory does not grow with it."""
 
-    def examples() -> Any:
-        return staged.reader("SELECT example_id, prompt, reference, []::VARCHAR[] AS parents, prompt_key FROM fresh")
+    def examples() -> Iterator[Any]:
+        parents = pl.lit([], pl.List(pl.String))
+        return (frame.with_columns(parents=parents).to_arrow() for frame in staged.fresh())
 
     def labels() -> Any:
         sql = "SELECT example_id, domain, $split AS split, $origin AS origin FROM fresh"
         return staged.reader(sql, split=split, origin=origin)
 
-    return {"examples": examples, "labels": labels}
+    con.execute(f"SET memory_limit = '{staging.MEMORY_MB}MB'")
+    return tables.append(con, rows={"examples": examples, "labels": labels}, message=message)
 
 
 def leaks_of(con: duckdb.DuckDBPyConnection, staged: Staging, *, version: int) -> int:
@@ -185,7 +212,7 @@ def leaks_of(con: duckdb.DuckDBPyConnection, staged: Staging, *, version: int) -
     return count
 
 
-def report(con: duckdb.DuckDBPyConnection, staged: Staging, *, version: int, skipped: int) -> AddReport:
+def report(con: duckdb.DuckDBPyConnection, staged: Staging, *, version: int, found: Found) -> AddReport:
     """What the addition did, now that `version` is the pool's newest."""
     counts = staged.ask("staged_counts").row(0, named=True)
     return AddReport(
@@ -196,7 +223,8 @@ def report(con: duckdb.DuckDBPyConnection, staged: Staging, *, version: int, ski
         leaks=leaks_of(con, staged, version=version),
         without_answer=counts["unanswered"],
         domains=counts["domains"],
-        skipped=skipped,
+        skipped=found.skipped,
+        problems=found.shown,
     )
 
 

@@ -1,6 +1,7 @@
 """Rows on their way into a pool: gathered, told apart and compared outside of it, in as little memory as is allowed.
 
-A DuckDB of its own, which moves to the disk what does not fit, so that the pool is held for the storing alone.
+Ids and labels are in a DuckDB of their own, which moves to the disk what does not fit. The texts are in files by the
+first digits of the id: DuckDB cannot sort texts that are larger than its memory. The pool is held for storing alone.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow.ipc
 
 from balkit.pool import commits, database, fields, identity, tabular
 
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
 
     import duckdb
 
-#: Memory for the rows that are gathered; what is more goes to the disk.
-MEMORY_MB = 512
+#: Memory for the ids and labels that are gathered; what is more goes to the disk.
+MEMORY_MB = 256
+
+#: Files of texts; the texts of one of them are held in memory while they are stored.
+_FILES = 64
 
 _BATCH = 65_536
 
 _TABLES = """
-CREATE TABLE staged (place BIGINT, source BIGINT, number BIGINT, example_id VARCHAR, prompt VARCHAR, reference VARCHAR,
-    domain VARCHAR, prompt_key VARCHAR);
+CREATE TABLE staged (place BIGINT, source BIGINT, number BIGINT, example_id VARCHAR, answered BOOLEAN, domain VARCHAR,
+    prompt_key VARCHAR);
 CREATE TABLE sources (source BIGINT, name VARCHAR, unit VARCHAR);
 CREATE TABLE torn (place BIGINT, problem VARCHAR);
 CREATE TABLE known (example_id VARCHAR, domain VARCHAR, split VARCHAR, origin VARCHAR);
@@ -39,11 +44,14 @@ CREATE TABLE known (example_id VARCHAR, domain VARCHAR, split VARCHAR, origin VA
 class Staging:
     """The examples of some sources, each row once, in the order in which they came. Made by `opened`."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         self.con = con
         con.execute(_TABLES)
         self._sources = 0
         self._places = 0
+        self._folder = folder
+        self._open = ExitStack()
+        self._files: dict[int, Any] = {}
 
     def source(self, name: str, unit: str) -> None:
         """The rows put from now on are this source's."""
@@ -55,11 +63,38 @@ class Staging:
         first = self._places
         self._places += examples.height
         numbered = examples.with_columns(
-            source=pl.lit(self._sources, pl.Int64), place=pl.int_range(first, self._places, dtype=pl.Int64)
+            source=pl.lit(self._sources, pl.Int64),
+            place=pl.int_range(first, self._places, dtype=pl.Int64),
+            answered=pl.col("reference").is_not_null(),
+            file=pl.col("example_id").str.head(2).str.to_integer(base=16) * _FILES // 256,
         )
-        self.con.register("incoming", numbered)
+        self.con.register("incoming", numbered.drop("prompt", "reference", "file"))
         self.con.execute("INSERT INTO staged BY NAME SELECT * FROM incoming")
         self.con.unregister("incoming")
+        texts = numbered.select("file", "place", "prompt", "reference")
+        for (number,), part in texts.partition_by("file", as_dict=True, include_key=False).items():
+            table = part.to_arrow(compat_level=pl.CompatLevel.oldest())
+            if number not in self._files:
+                stream = pyarrow.ipc.new_stream(str(self._folder / f"{number}.arrow"), table.schema)
+                self._files[number] = self._open.enter_context(stream)
+            self._files[number].write_table(table)
+
+    def fresh(self) -> Iterator[pl.DataFrame]:
+        """The examples that the pool lacks, ordered by id: example_id, prompt, reference, prompt_key."""
+        self.close()
+        for number in sorted(self._files):
+            first, last = (f"{digits:02x}" for digits in (number * 256 // _FILES, (number + 1) * 256 // _FILES - 1))
+            cursor = database.quiet(self.con.cursor())
+            sql = "SELECT place, example_id, prompt_key FROM fresh WHERE left(example_id, 2) BETWEEN ? AND ?"
+            ids = cursor.execute(sql, [first, last]).pl()
+            cursor.close()
+            with pyarrow.ipc.open_stream(str(self._folder / f"{number}.arrow")) as stream:
+                texts = pl.DataFrame(pl.from_arrow(stream.read_all()))
+            yield ids.join(texts, on="place", how="inner").sort("example_id").drop("place")
+
+    def close(self) -> None:
+        """Finish the files of texts."""
+        self._open.close()
 
     def fill(self, table: str, reader: Any) -> None:
         """Rows of another connection into one of the tables here."""
@@ -72,7 +107,9 @@ class Staging:
         found = database.queries()[query]
         self.con.execute(f"CREATE OR REPLACE TABLE found AS {found}", params)
         self.con.execute("INSERT INTO torn SELECT place, problem FROM found")
-        cursor = self.con.cursor().execute("SELECT problem FROM found WHERE problem IS NOT NULL ORDER BY place")
+        cursor = database.quiet(self.con.cursor()).execute(
+            "SELECT problem FROM found WHERE problem IS NOT NULL ORDER BY place"
+        )
         while rows := cursor.fetchmany(10_000):
             yield from (line for (problem,) in rows for line in problem.split("\n"))
 
@@ -87,7 +124,7 @@ class Staging:
 
     def reader(self, query: str, **params: object) -> Any:
         """What a query gives, as Arrow batches for another connection."""
-        return self.con.sql(query, params=params or None).to_arrow_reader(_BATCH)
+        return database.quiet(self.con.cursor()).sql(query, params=params or None).to_arrow_reader(_BATCH)
 
     def ask(self, name: str, **params: object) -> pl.DataFrame:
         """What a named query gives."""
@@ -97,27 +134,23 @@ class Staging:
 @contextmanager
 def opened(folder: Path) -> Iterator[Staging]:
     """A staging that spills into a folder in the pool's, or in the system's where that cannot be written."""
-    import duckdb
 
-    spill = _spill(folder)
-    config: database.Config = {
-        **database.CLOSED_OFF,
-        "temp_directory": str(spill),
-        "memory_limit": f"{MEMORY_MB}MB",
-    }
-    try:
-        with database.translated(folder), duckdb.connect(config=config) as con:
-            yield Staging(con)
-    finally:
-        shutil.rmtree(spill, ignore_errors=True)
-
-
-def _spill(folder: Path) -> Path:
     for left in folder.glob(".staging.*"):  # of a process that was killed
         if not _lives(left.suffix[1:]):
             shutil.rmtree(left, ignore_errors=True)
-    where = folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
-    return where / f".staging.{os.getpid()}"
+    where = folder if os.access(folder, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".staging.", suffix=f".{os.getpid()}", dir=where) as spill:
+        config: database.Config = {
+            **database.CLOSED_OFF,
+            "temp_directory": str(Path(spill) / "duckdb"),
+            "memory_limit": f"{MEMORY_MB}MB",
+        }
+        with database.translated(folder), database.connected(config=config) as con:
+            staged = Staging(con, Path(spill))
+            try:
+                yield staged
+            finally:
+                staged.close()
 
 
 def _lives(pid: str) -> bool:
@@ -144,7 +177,7 @@ def examples_of(piece: tabular.Piece, *, place: str, columns: fields.Columns) ->
     )
     odd = [name for name in domain.unique() if not commits.is_a_name(name)]
     blank = pl.col("prompt").str.contains(r"^[\p{Z}\p{Cc}\p{Cf}]*$")  # also what only seems to be a text
-    bad = rows.filter(blank | (pl.col("domain") == "") | pl.col("domain").is_in(odd))
+    bad = rows.with_columns(blank=blank).filter(blank | (pl.col("domain") == "") | pl.col("domain").is_in(odd))
     problems = [
         fields.RowProblem(f"{place} {row['number']}: {said}")
         for row in bad.iter_rows(named=True)
@@ -157,9 +190,10 @@ def examples_of(piece: tabular.Piece, *, place: str, columns: fields.Columns) ->
 
 
 def _wrong(row: dict[str, Any], columns: fields.Columns) -> Iterator[str]:
-    if not any(c.isprintable() and not c.isspace() for c in row["prompt"]):
+    if row["blank"]:
         yield f"the prompt ({columns.prompt!r}) is empty"
     if not row["domain"]:
-        yield f"the domain ({columns.of_domain}) is empty"
+        failed = ", or the expression fails there" if columns.domain_sql else ""
+        yield f"the domain ({columns.of_domain}) is empty{failed}"
     elif not commits.is_a_name(row["domain"]):
         yield f"the domain ({columns.of_domain}) has a line end or a control character: {row['domain']!r}"

@@ -60,7 +60,6 @@ class Pool:
     @classmethod
     def create(cls, path: str | Path, *, wait_s: float = database.WAIT_S) -> Pool:
         """A blank pool in a new or existing folder. Raises `PoolError` where a pool is already."""
-        import duckdb
 
         folder = Path(path)
         if (folder / "pool.duckdb").exists() or (folder / "HEAD").exists():
@@ -74,7 +73,7 @@ class Pool:
                     return cls(folder, read_only=False, wait_s=wait_s)
                 temporary = folder / f".pool.duckdb.{os.getpid()}"
                 temporary.unlink(missing_ok=True)
-                with database.translated(folder), duckdb.connect(temporary) as con:
+                with database.translated(folder), database.connected(temporary) as con:
                     migrate.migrate(con, known=migrate.shipped())
                 database.settle(temporary, folder / "pool.duckdb")
                 database.write_head(folder, tip=database.Tip(0, database.BLANK))
@@ -146,9 +145,9 @@ class Pool:
         templates of these (`"{question}\\n{options.0}"`). A column of chat turns (`messages`) gives its prompt, and as
         answer the assistant's last turn. `domain_is` is the domain of all rows instead; `domain_sql` an SQL expression
         over a row's columns, which in text files are all text. A blank answer is an unknown one. Adding
-        the same again changes nothing. `dry_run` stores nothing and reports what would be. With `skip_bad`, a file to
-        write, rows that cannot be added are left out, and a line in it says of each where it stood and why; a file
-        without a column, or that cannot be read, is an error all the same.
+        the same again changes nothing. `dry_run` stores nothing and reports what would be, with the problems of rows
+        that cannot be added. With `skip_bad`, a file to write, such rows are left out, and a line in it says of each
+        where it stood and why; a file without a column, or that cannot be read, is an error all the same.
         Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
         """
         columns = Columns(prompt, answer, domain, domain_is, domain_sql)
@@ -157,16 +156,16 @@ class Pool:
             raise ingest.refused(problems)
         bad_file = None if skip_bad is None else Path(skip_bad)
         with ingest.bad_rows(bad_file, sources) as sink, staging.opened(self.path) as staged:
-            found = ingest.Found(sink)
+            found = ingest.Found(sink, leave_out=dry_run or sink is not None)
             ingest.stage(sources, staged, columns=columns, found=found)
             with self._reading() if dry_run else self._writing() as con:
                 version = database.tip(con).version
                 ingest.against(con, staged, split=split, version=version, found=found)
                 new = staged.count("fresh")
                 if new and not dry_run:
-                    rows = ingest.rows_of(staged, split=split, origin=origin)
-                    version = tables.append(con, rows=rows, message=message or f"add {new} {split} examples")
-                report = ingest.report(con, staged, version=version, skipped=found.total)
+                    said = message or f"add {new} {split} examples"
+                    version = ingest.store(con, staged, split=split, origin=origin, message=said)
+                report = ingest.report(con, staged, version=version, found=found)
                 if sink is not None and bad_file is not None:  # before the commit: no row is left out unheard
                     ingest.keep(sink, bad_file)
         return report

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pyarrow
 
 from balkit import frames, texts
 from balkit.pool import database
@@ -24,6 +25,9 @@ Stream = Callable[[], Any]
 
 #: Rows of a version that are digested together.
 BLOCK = 65_536
+
+#: Rows of which a copy is made at once.
+_SLICE = 8192
 
 
 @dataclass(frozen=True)
@@ -125,29 +129,47 @@ def blocks_digest(blocks: Iterable[pl.DataFrame]) -> str | None:
 
 def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stream, *, version: int) -> str | None:
     """Add rows to a table; their digest. Reads a stream once, and never holds more than a block of it."""
+    table, digests = TABLES[name], list[str]()
+    first = _next_number(con, name)
     if isinstance(rows, pl.DataFrame):
-        frame = _shaped(rows, TABLES[name]).sort(TABLES[name].order, nulls_last=True)
-        _store(con, name, frame, version=version)
+        frame = _shaped(rows, table).sort(table.order, nulls_last=True)
+        _store(con, name, _arrow(frame, version=version, first=first))
         return blocks_digest(frame.iter_slices(BLOCK))
-    digests = []
-    for block in _blocks(_shaped(pl.DataFrame(pl.from_arrow(batch)), TABLES[name]) for batch in rows()):
-        digests.append(frame_digest(block))
-        _store(con, name, block, version=version)
+
+    def batches() -> Iterator[Any]:
+        stored = 0
+        for block in _blocks(_shaped(pl.DataFrame(pl.from_arrow(batch)), table) for batch in rows()):
+            digests.append(frame_digest(block))
+            for part in block.iter_slices(_SLICE):
+                number = None if first is None else first + stored
+                yield from _arrow(part, version=version, first=number).to_batches()
+                stored += part.height
+
+    empty = _arrow(pl.DataFrame(schema=table.columns), version=version, first=first)
+    _store(con, name, pyarrow.RecordBatchReader.from_batches(empty.schema, batches()))
     return None if not digests else digests[0] if len(digests) == 1 else texts.digest(digests)
 
 
-def _store(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, *, version: int) -> None:
-    incoming = frame.with_columns(added_in=pl.lit(version, pl.Int64))
-    if name in _NUMBERED:
-        first: int = con.sql(f"SELECT coalesce(max(number) + 1, 0) FROM {name}").fetchall()[0][0]
-        incoming = incoming.with_columns(number=pl.int_range(first, first + frame.height, dtype=pl.Int64))
+def _next_number(con: duckdb.DuckDBPyConnection, name: str) -> int | None:
+    if name not in _NUMBERED:
+        return None
+    number: int = con.sql(f"SELECT coalesce(max(number) + 1, 0) FROM {name}").fetchall()[0][0]
+    return number
+
+
+def _arrow(frame: pl.DataFrame, *, version: int, first: int | None) -> Any:
+    whole = frame.with_columns(added_in=pl.lit(version, pl.Int64))
+    if first is not None:
+        whole = whole.with_columns(number=pl.int_range(first, first + frame.height, dtype=pl.Int64))
+    return whole.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _store(con: duckdb.DuckDBPyConnection, name: str, incoming: Any) -> None:
+    """DuckDB holds what is registered until the transaction ends: a stream once, not each of its parts."""
     con.register("incoming", incoming)
-    con.execute(database.queries()["store_snapshot_rows"] if name == "snapshot_rows" else _store_as_is(name))
+    as_it_is = f"INSERT INTO {name} BY NAME SELECT * FROM incoming"
+    con.execute(database.queries()["store_snapshot_rows"] if name == "snapshot_rows" else as_it_is)
     con.unregister("incoming")
-
-
-def _store_as_is(name: str) -> str:
-    return f"INSERT INTO {name} BY NAME SELECT * FROM incoming"
 
 
 def _blocks(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -196,7 +218,8 @@ def _update(total: hashlib._Hash, column: pl.Series) -> None:
     elif column.dtype == pl.String():
         filled = column.fill_null("")
         total.update(filled.str.len_bytes().to_numpy().astype("<i8").tobytes())
-        total.update((filled.str.join("").item() or "").encode())
+        for part in filled.to_frame().iter_slices(_SLICE):
+            total.update((part.to_series().str.join("").item() or "").encode())
     else:
         dtype = {pl.Int64(): "<i8", pl.Float64(): "<f8", pl.Boolean(): "u1"}[column.dtype]
         total.update(column.fill_null(False if dtype == "u1" else 0).to_numpy().astype(dtype).tobytes())

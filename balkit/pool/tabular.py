@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from balkit.errors import MissingExtra, need
-from balkit.pool import chat, fields
+from balkit.pool import chat, database, fields
 from balkit.pool.fields import Columns, Field, Problem, RowProblem
 
 #: Rows and characters of a piece at most.
@@ -25,6 +26,10 @@ PART_OF = {"prompt": "prompt", "reference": "answer", "domain": "domain"}
 CELLS = {"number": pl.Int64, **dict.fromkeys(PARTS, pl.String)}
 
 HUB = "hf:"
+_HUB_NAME = re.compile(r"hf:(?P<name>.+?)(?::(?P<config>[^:/@]+))?(?:@(?P<split>[^/@]+))?")
+
+#: Rows that `datasets` puts together at once; it makes Python objects of them.
+_DATASET_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -48,17 +53,34 @@ def of_object(source: Any, columns: Columns, *, name: str) -> Iterator[Piece]:
     if isinstance(source, pl.DataFrame):
         yield from _pieces(name, source.iter_slices(ROWS) if source.height else [source], columns)
     elif isinstance(source, pl.LazyFrame):
-        yield from _pieces(name, source.collect_batches(chunk_size=ROWS, maintain_order=True), columns)
+        with _Translated(name, "a frame that can be collected"):
+            names = source.collect_schema().names()
+        part = source.select(pl.col(_roots(name, columns, names)))
+        yield from _pieces(name, _collected(name, part), columns, seen=names)
     elif type(source).__module__.startswith("datasets."):
-        yield from _pieces(name, _of_dataset(name, source, columns), columns)
+        yield from _of_dataset(name, source, columns)
     elif hasattr(source, "__arrow_c_stream__"):
-        found = pyarrow.RecordBatchReader.from_stream(source)
+        with _Translated(name, "a frame"):
+            found = pyarrow.RecordBatchReader.from_stream(source)
         wanted = _roots(name, columns, found.schema.names)
         part = pyarrow.schema([found.schema.field(column) for column in wanted])
-        batches = (batch.select(wanted) for batch in found)
+        batches = (batch.select(wanted) for batch in _read(name, found))
         yield from _pieces(name, _frames(name, batches, schema=part), columns, seen=found.schema.names)
     else:
         raise Unreadable(f"{name}: is a {type(source).__name__}, not a path or a polars frame")
+
+
+def _collected(name: str, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    with _Translated(name, "a frame that can be collected"):
+        found = frame.head(0).collect()
+        for found in frame.collect_batches(chunk_size=ROWS, maintain_order=True):
+            yield from found.iter_slices(ROWS)
+        yield found.clear()
+
+
+def _read(name: str, batches: Iterable[Any]) -> Iterator[Any]:
+    with _Translated(name, "a frame"):
+        yield from batches
 
 
 def of_parquet(name: str, source: BinaryIO, columns: Columns) -> Iterator[Piece]:
@@ -112,7 +134,7 @@ def of_folder(path: Path, columns: Columns, *, name: str) -> Iterator[Piece]:
         raise Unreadable(f"{name}: is a folder; name its files")
     with _Translated(name, "a folder of datasets"):
         found = _datasets(name).load_from_disk(str(path))
-    yield from _pieces(name, _of_dataset(name, found, columns), columns)
+    yield from _of_dataset(name, found, columns)
 
 
 def is_hub_name(source: str) -> bool:
@@ -122,15 +144,16 @@ def is_hub_name(source: str) -> bool:
 
 def of_hub(source: str, columns: Columns) -> Iterator[Piece]:
     """A data set by its name on the hub, or the folder of one, streamed; `is_hub_name` says how it is written."""
-    name, _, split = source.removeprefix(HUB).partition("@")
-    name, _, config = name.partition(":")
-    with _Translated(source, "a data set that can be loaded"):
-        found = _datasets(source).load_dataset(name, config or None, split=split or None, streaming=True)
-    if isinstance(found, Mapping):
-        if len(found) > 1:
-            raise Unreadable(f"{source}: holds the splits {', '.join(found)}; name one: {source}@{next(iter(found))}")
-        found = next(iter(found.values()))
-    yield from _pieces(source, _of_dataset(source, found, columns), columns)
+    found = _HUB_NAME.fullmatch(source)
+    shown = fields.shown(source)
+    if found is None:
+        raise Unreadable(f"{shown}: is not {HUB}OWNER/NAME, with :CONFIG and @SPLIT behind it where they are needed")
+    with _Translated(shown, "a data set that can be loaded"):
+        datasets = _datasets(shown)
+        loaded = datasets.load_dataset(found["name"], found["config"], split=found["split"], streaming=True)
+    if isinstance(loaded, Mapping) and len(loaded) == 1:
+        loaded = next(iter(loaded.values()))
+    yield from _of_dataset(shown, loaded, columns)
 
 
 def _datasets(name: str) -> Any:
@@ -140,24 +163,30 @@ def _datasets(name: str) -> Any:
         raise Unreadable(f"{name}: {error}") from error
 
 
-def _of_dataset(name: str, found: Any, columns: Columns) -> Iterator[pl.DataFrame]:
+def _of_dataset(name: str, found: Any, columns: Columns) -> Iterator[Piece]:
+    if isinstance(found, Mapping):
+        first = next(iter(found), "train")
+        which = f"{name}@{first}" if name.startswith(HUB) else f"[{first!r}]"
+        raise Unreadable(f"{name}: holds the splits {', '.join(map(str, found))}; name one: {which}")
+    names = found.column_names
+    if names is not None:
+        found = found.select_columns(_roots(name, columns, names))
+    yield from _pieces(name, _tables_of(name, found), columns, seen=names)
+
+
+def _tables_of(name: str, found: Any) -> Iterator[pl.DataFrame]:
+    first = 0
     with _Translated(name, "a data set that can be loaded"):
-        if found.column_names is not None:
-            wanted = _roots(name, columns, found.column_names)
-            missing = fields.absent(name, columns.names, [*found.column_names, *_paths_under(columns, wanted)])
-            if missing:
-                raise Unreadable(*missing)
-            found = found.select_columns(wanted)
-        for table in found.with_format("arrow").iter(batch_size=1000):
-            yield _frame_of(name, table)
-
-
-def _paths_under(columns: Columns, roots: Sequence[str]) -> list[str]:
-    return [path for path in columns.names if path.partition(".")[0] in roots]
+        for table in found.with_format("arrow").iter(batch_size=_DATASET_ROWS):
+            yield _frame_of(name, table.combine_chunks(), first=first)
+            first += table.num_rows
 
 
 def _roots(name: str, columns: Columns, names: Sequence[str]) -> list[str]:
-    """The source's columns that the paths begin in. Raises `Unreadable` for one that stands there twice."""
+    """The source's columns that the paths begin in. Raises `Unreadable` for one that it lacks or has twice."""
+    lost = [path for path in columns.names if path not in names and path.partition(".")[0] not in names]
+    if lost:
+        raise Unreadable(*fields.absent(name, lost, names))
     wanted = {path if path in names else path.partition(".")[0] for path in columns.names}
     twice = [path for path in sorted(wanted) if names.count(path) > 1]
     if twice:
@@ -347,14 +376,14 @@ def with_domain(name: str, frame: pl.DataFrame, columns: Columns, *, named: pl.D
     import duckdb
 
     rows = named.with_columns(pl.int_range(frame.height, dtype=pl.Int64).alias(_ROW))
-    config: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}
     try:
-        with duckdb.connect(config=config) as con:
+        with database.connected(config=database.CLOSED_OFF) as con:
             con.register("rows", rows)
-            sql = f'SELECT CAST(TRY(({columns.domain_sql}\n)) AS VARCHAR) AS domain FROM rows ORDER BY "{_ROW}"'
+            sql = f'SELECT {fields.in_sql(columns.domain_sql or "")} FROM rows ORDER BY "{_ROW}"'
             found = con.sql(sql).pl()["domain"]
-    except duckdb.Error as error:
-        raise Unreadable(f"{name}: domain_sql {columns.domain_sql!r}: {error}") from error
+    except (duckdb.Error, pyarrow.ArrowException, pl.exceptions.PolarsError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise Unreadable(f"{name}: domain_sql {columns.domain_sql!r}: {first}") from error
     if found.len() != frame.height:
         raise Unreadable(
             f"{name}: domain_sql {columns.domain_sql!r}: gives {found.len()} values for {frame.height} rows"

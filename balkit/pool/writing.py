@@ -37,7 +37,7 @@ def writing(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb
     import duckdb
 
     with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (before, copy):
-        with database.translated(folder), duckdb.connect(copy, config=_config(copy)) as con:
+        with database.translated(folder), database.connected(copy, config=_config(copy)) as con:
             con.execute("BEGIN TRANSACTION")
             try:
                 yield con
@@ -59,10 +59,9 @@ def writing(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb
 @contextmanager
 def migrating(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection for migrations, which make their own transactions and a checkpoint. Raises as `writing` does."""
-    import duckdb
 
     with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
-        with database.translated(folder), duckdb.connect(copy, config=_config(copy)) as con:
+        with database.translated(folder), database.connected(copy, config=_config(copy)) as con:
             yield con
         _publish(folder, copy)
 
@@ -74,19 +73,18 @@ def compact(
 
     The new file takes the old one's place only when `problems_of` finds nothing in it. Raises as `writing` does.
     """
-    import duckdb
 
     path = (folder / "pool.duckdb").resolve()
     with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
         before, packed = path.stat().st_size, copy.with_suffix(".packed")
         try:
             with database.translated(folder):
-                with duckdb.connect(copy) as con:
+                with database.connected(copy) as con:
                     name = con.sql("SELECT current_database()").fetchall()[0][0]
                     con.execute(f"ATTACH {_quoted(str(packed))} AS packed")
                     con.execute(f'COPY FROM DATABASE "{name}" TO packed')
                     con.execute("DETACH packed")
-                with duckdb.connect(packed, read_only=True) as con:
+                with database.connected(packed, read_only=True) as con:
                     problems = problems_of(con)
             if problems:
                 raise PoolDamaged("\n".join([f"{path}: is not compacted, since it is damaged", *problems]))

@@ -256,7 +256,7 @@ JOIN sources AS n ON n.source = w.source;
 
 -- name: fresh
 -- The staged examples that the pool lacks, each once, by id.
-SELECT s.example_id, s.prompt, s.reference, s.domain, s.prompt_key
+SELECT s.place, s.example_id, s.domain, s.prompt_key
 FROM staged AS s
 JOIN (SELECT min(place) AS place FROM staged GROUP BY example_id) AS first USING (place)
 ANTI JOIN known AS k USING (example_id)
@@ -266,7 +266,7 @@ ORDER BY s.example_id;
 -- How many rows and domains are staged, and of the examples that the pool lacks how many have no reference.
 SELECT count(*) AS rows, count(DISTINCT domain) AS domains,
     count(DISTINCT example_id) FILTER (example_id NOT IN (SELECT example_id FROM known)) AS new,
-    count(DISTINCT example_id) FILTER (reference IS NULL AND example_id NOT IN (SELECT example_id FROM known)) AS unanswered
+    count(DISTINCT example_id) FILTER (NOT answered AND example_id NOT IN (SELECT example_id FROM known)) AS unanswered
 FROM staged;
 
 -- name: store_snapshot_rows
