@@ -124,7 +124,7 @@ class Staging:
 
     def reader(self, query: str, **params: object) -> Any:
         """What a query gives, as Arrow batches for another connection."""
-        return database.quiet(self.con.cursor()).sql(query, params=params or None).to_arrow_reader(_BATCH)
+        return database.quiet(self.con.cursor()).execute(query, params or None).to_arrow_reader(_BATCH)
 
     def ask(self, name: str, **params: object) -> pl.DataFrame:
         """What a named query gives."""
