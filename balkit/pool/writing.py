@@ -22,6 +22,9 @@ from balkit.pool import database
 if TYPE_CHECKING:
     import duckdb
 
+#: Memory for what a commit stores and sorts; what is more goes to the disk.
+MEMORY_MB = 1024
+
 _WRITER = Lock()
 
 #: DuckDB would go on with a file of the same name that somebody in this process still has open.
@@ -238,7 +241,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _config(copy: Path) -> database.Config:
-    return {**database.CLOSED_OFF, "temp_directory": f"{copy}.tmp"}
+    return {**database.CLOSED_OFF, "temp_directory": f"{copy}.tmp", "memory_limit": f"{MEMORY_MB}MB"}
 
 
 def _quoted(text: str) -> str:
