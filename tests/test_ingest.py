@@ -487,3 +487,10 @@ def test_a_duration_is_no_text(pool: Pool) -> None:
     frame = pl.DataFrame({"q": ["one"], "a": [timedelta(hours=1)], "subject": ["s"]})
     (said,) = problems(pool, frame)
     assert "column 'a' is Duration" in said
+
+
+def test_progress_counts_the_rows_that_were_read(pool: Pool) -> None:
+    frame = pl.DataFrame({"q": [f"{i}" for i in range(50_000)], "a": "x", "s": "d"})
+    seen: list[int] = []
+    pool.add(frame, prompt="q", answer="a", domain="s", progress=seen.append)
+    assert seen == [20_000, 40_000, 50_000]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from balkit.cli.show import Json, frame_out, json_out, json_text
+from balkit.cli.show import Json, frame_out, json_out, json_text, progress
+from balkit.events import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from balkit.pool import AddReport, Pool
+
+#: From which size on reading files is worth a word while it goes.
+_LARGE_BYTES = 2**23
 
 PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="POOL")]
 
@@ -66,7 +70,8 @@ def add(
 
     Example: balkit add pools/math train.jsonl --prompt question --answer answer --domain subject
     """
-    with _opened_or_made(pool) as opened:
+    large = sum(Path(file).stat().st_size for file in files if Path(file).is_file()) > _LARGE_BYTES
+    with _opened_or_made(pool) as opened, progress(quiet=as_json or not large) as notify:
         report = opened.add(
             files,
             prompt=prompt,
@@ -78,6 +83,7 @@ def add(
             message=message,
             dry_run=dry_run,
             skip_bad=skip_bad,
+            progress=lambda rows: notify(Event(0, 0, "add", "rows read", done=rows)),
         )
     if as_json:
         json_out(asdict(report))

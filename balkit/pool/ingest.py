@@ -6,7 +6,7 @@ Reading (`files.py`) gives cells as text; here they become staged examples, or p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +103,14 @@ class Found:
         raise refused([line for line in self.lines if not isinstance(line, RowProblem)], total=self.errors)
 
 
-def stage(sources: Sequence[Source], staged: Staging, *, columns: Columns, found: Found) -> None:
+def stage(
+    sources: Sequence[Source],
+    staged: Staging,
+    *,
+    columns: Columns,
+    found: Found,
+    progress: Callable[[int], None] | None = None,
+) -> None:
     """The examples of all sources into a staging. Raises `IngestError` with every problem of every source."""
     for number, item in enumerate(sources):
         table = read(item, columns=columns, name="frame" if len(sources) == 1 else f"frame {number}")
@@ -117,6 +124,8 @@ def stage(sources: Sequence[Source], staged: Staging, *, columns: Columns, found
                 rows, problems = staging.examples_of(piece, place=f"{table.name} {table.unit}", columns=columns)
                 found.put(problems)
                 staged.put(rows)
+                if progress is not None:
+                    progress(staged.rows)
     found.put(map(RowProblem, staged.tear("contradictions")))
     found.check()
     staged.settle()

@@ -48,7 +48,7 @@ class Staging:
         self.con = con
         con.execute(_TABLES)
         self._sources = 0
-        self._places = 0
+        self.rows = 0
         self._folder = folder
         self._open = ExitStack()
         self._files: dict[int, Any] = {}
@@ -60,11 +60,11 @@ class Staging:
 
     def put(self, examples: pl.DataFrame) -> None:
         """Rows of the current source: number, example_id, prompt, reference, domain, prompt_key."""
-        first = self._places
-        self._places += examples.height
+        first = self.rows
+        self.rows += examples.height
         numbered = examples.with_columns(
             source=pl.lit(self._sources, pl.Int64),
-            place=pl.int_range(first, self._places, dtype=pl.Int64),
+            place=pl.int_range(first, self.rows, dtype=pl.Int64),
             answered=pl.col("reference").is_not_null(),
             file=pl.col("example_id").str.head(2).str.to_integer(base=16) * _FILES // 256,
         )

@@ -134,6 +134,7 @@ class Pool:
         message: str | None = None,
         dry_run: bool = False,
         skip_bad: str | Path | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> ingest.AddReport:
         """Add examples from files or polars frames; all of them or none.
 
@@ -147,7 +148,8 @@ class Pool:
         over a row's columns, which in text files are all text. A blank answer is an unknown one. Adding
         the same again changes nothing. `dry_run` stores nothing and reports what would be, with the problems of rows
         that cannot be added. With `skip_bad`, a file to write, such rows are left out, and a line in it says of each
-        where it stood and why; a file without a column, or that cannot be read, is an error all the same.
+        where it stood and why; a file without a column, or that cannot be read, is an error all the same. `progress`
+        is told the rows read so far.
         Raises `IngestError` with every problem, its file and its line (from 1) or row (from 0).
         """
         columns = Columns(prompt, answer, domain, domain_is, domain_sql)
@@ -157,7 +159,7 @@ class Pool:
         bad_file = None if skip_bad is None else Path(skip_bad)
         with ingest.bad_rows(bad_file, sources) as sink, staging.opened(self.path) as staged:
             found = ingest.Found(sink, leave_out=dry_run or sink is not None)
-            ingest.stage(sources, staged, columns=columns, found=found)
+            ingest.stage(sources, staged, columns=columns, found=found, progress=progress)
             with self._reading() if dry_run else self._writing() as con:
                 version = database.tip(con).version
                 ingest.against(con, staged, split=split, version=version, found=found)
