@@ -201,6 +201,7 @@ def store(con: duckdb.DuckDBPyConnection, staged: Staging, *, split: str, origin
         return staged.reader(sql, split=split, origin=origin)
 
     con.execute(f"SET memory_limit = '{staging.MEMORY_MB}MB'")
+    con.execute("SET enable_progress_bar = false")  # DuckDB draws one on stdout where Python is used by hand
     return tables.append(con, rows={"examples": examples, "labels": labels}, message=message)
 
 

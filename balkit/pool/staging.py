@@ -33,6 +33,7 @@ _FILES = 64
 _BATCH = 65_536
 
 _TABLES = """
+SET enable_progress_bar = false;
 CREATE TABLE staged (place BIGINT, source BIGINT, number BIGINT, example_id VARCHAR, answered BOOLEAN, domain VARCHAR,
     prompt_key VARCHAR);
 CREATE TABLE sources (source BIGINT, name VARCHAR, unit VARCHAR);

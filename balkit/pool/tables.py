@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pyarrow
 
 from balkit import frames, texts
 from balkit.pool import database
@@ -119,18 +120,33 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stre
         frame = _shaped(rows, TABLES[name]).sort(TABLES[name].order, nulls_last=True)
         _store(con, name, frame, version=version)
         return blocks_digest(frame.iter_slices(BLOCK))
-    digests = []
-    for block in _blocks(_shaped(pl.DataFrame(pl.from_arrow(batch)), TABLES[name]) for batch in rows()):
-        digests.append(frame_digest(block))
-        _store(con, name, block, version=version)
+    table, digests = TABLES[name], list[str]()
+
+    def batches() -> Iterator[Any]:
+        for block in _blocks(_shaped(pl.DataFrame(pl.from_arrow(batch)), table) for batch in rows()):
+            digests.append(frame_digest(block))
+            for part in block.iter_slices(_SLICE):
+                yield from _arrow(part, version=version).to_batches()
+
+    empty = _arrow(pl.DataFrame(schema=table.columns), version=version)
+    _fill(con, name, pyarrow.RecordBatchReader.from_batches(empty.schema, batches()))
     return None if not digests else digests[0] if len(digests) == 1 else texts.digest(digests)
 
 
 def _store(con: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, *, version: int) -> None:
-    for part in frame.with_columns(added_in=pl.lit(version, pl.Int64)).iter_slices(_SLICE):
-        con.register("incoming", part)
-        con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
-        con.unregister("incoming")
+    _fill(con, name, _arrow(frame, version=version))
+
+
+def _arrow(frame: pl.DataFrame, *, version: int) -> Any:
+    return frame.with_columns(added_in=pl.lit(version, pl.Int64)).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _fill(con: duckdb.DuckDBPyConnection, name: str, incoming: Any) -> None:
+    con.register(
+        "incoming", incoming
+    )  # held until the transaction ends, so once for a stream, not for each of its parts
+    con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
+    con.unregister("incoming")
 
 
 def _blocks(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
