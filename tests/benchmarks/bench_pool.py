@@ -91,7 +91,10 @@ def prepared(folder: Path, asked: pl.DataFrame) -> Frames:
     with blank(folder) as pool:
         pool.add(asked, **corpus.COLUMNS)
         with database.reading(pool.path) as con:
-            return {name: tables.stored(con, name, version=1) for name in ("examples", "labels")}
+            return {
+                name: con.sql(f"SELECT {', '.join(tables.TABLES[name].columns)} FROM {name} WHERE added_in = 1").pl()
+                for name in ("examples", "labels")
+            }
 
 
 def by_pool(folder: Path, parts: Frames) -> float:
