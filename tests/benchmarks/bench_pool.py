@@ -41,7 +41,7 @@ from measuring import Times, compared, digits, in_child, interleaved, median, se
 
 from balkit import plan
 from balkit.changes import changed_rows, changes
-from balkit.pool import Commit, Pool, SnapshotDraft, answered, database, snapshots, tables, training_rows
+from balkit.pool import Commit, Pool, SnapshotDraft, answered, database, snapshots, tables, training_rows, writing
 
 if TYPE_CHECKING:
     import duckdb  # otherwise in functions: imported as a child starts, it takes that for a shell and shows progress
@@ -101,7 +101,7 @@ def by_pool(folder: Path, parts: Frames) -> float:
     """As the pool does it."""
 
     def work() -> None:
-        with database.writing(pool.path) as con:
+        with writing.writing(pool.path) as con:
             tables.append(con, rows=parts, message="all")
 
     with blank(folder) as pool:
@@ -123,11 +123,12 @@ def by_insert(folder: Path, parts: Frames) -> float:
 
 def by_row(folder: Path, parts: Frames) -> float:
     """A statement a row; that the rows became tuples before is not counted."""
-    values = {name: frame.with_columns(added_in=ONE).rows() for name, frame in parts.items()}
+    frames = {name: frame.with_columns(added_in=ONE) for name, frame in parts.items()}
+    values = {name: (", ".join(frame.columns), frame.rows()) for name, frame in frames.items()}
 
     def insert(con: duckdb.DuckDBPyConnection) -> None:
-        for name, rows in values.items():
-            con.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        for name, (columns, rows) in values.items():
+            con.executemany(f"INSERT INTO {name} ({columns}) VALUES ({', '.join('?' * len(rows[0]))})", rows)
 
     with blank(folder) as pool:
         return seconds(lambda: in_transaction(pool.path / "pool.duckdb", insert))
@@ -242,7 +243,7 @@ def store(pool: Pool, draft: SnapshotDraft) -> Times:
         clock, began = time.perf_counter(), clock
         found[name] = [clock - began]
 
-    with database.writing(pool.path) as con:
+    with writing.writing(pool.path) as con:
         rows = snapshots.rows_of(con, draft)
         lap("validation of the draft")
         stored = tables.append(con, rows=rows, message="snapshot")
