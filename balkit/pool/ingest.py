@@ -190,7 +190,11 @@ def against(con: duckdb.DuckDBPyConnection, staged: Staging, *, split: str, vers
     Raises `IngestError` for these, unless bad rows are left out.
     """
     con.register("incoming", staged.reader("SELECT DISTINCT example_id FROM staged"))
-    staged.fill("known", con.sql(database.queries()["stored_labels"], params={"version": version}).to_arrow_reader())
+    known = con.sql(database.queries()["stored_labels"], params={"version": version}).to_arrow_reader()
+    try:
+        staged.fill("known", known)
+    finally:
+        known.close()  # one that an interrupted notebook still holds would keep the pool's file open
     con.unregister("incoming")
     found.put(map(RowProblem, staged.tear("disagreements", split=split)))
     found.check()
@@ -209,6 +213,7 @@ def store(con: duckdb.DuckDBPyConnection, staged: Staging, *, split: str, origin
         sql = "SELECT example_id, domain, $split AS split, $origin AS origin FROM fresh"
         return staged.reader(sql, split=split, origin=origin)
 
+    # rows arrive sorted, so storing them needs less than other commits may
     con.execute(f"SET memory_limit = '{staging.MEMORY_MB}MB'")
     return tables.append(con, rows={"examples": examples, "labels": labels}, message=message)
 
