@@ -206,7 +206,6 @@ def columns_of_sql(expression: str) -> list[str]:
 
     Raises `ValueError` with DuckDB's words where it is no single expression over one row.
     """
-
     with database.connected() as con:
         text = con.execute("SELECT json_serialize_sql(?)", [f"SELECT {in_sql(expression)}"]).fetchall()[0][0]
         aggregates = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'"

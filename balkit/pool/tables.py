@@ -123,7 +123,10 @@ def content_digest(con: duckdb.DuckDBPyConnection, *, version: int, in_blocks: b
 
 def blocks_digest(blocks: Iterable[pl.DataFrame]) -> str | None:
     """sha256 of frames in their order: of a single one its own, of several that of theirs; None without rows."""
-    digests = [frame_digest(block) for block in blocks if block.height]
+    return _of_blocks([frame_digest(block) for block in blocks if block.height])
+
+
+def _of_blocks(digests: list[str]) -> str | None:
     return None if not digests else digests[0] if len(digests) == 1 else texts.digest(digests)
 
 
@@ -147,7 +150,7 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stre
 
     empty = _arrow(pl.DataFrame(schema=table.columns), version=version, first=first)
     _store(con, name, pyarrow.RecordBatchReader.from_batches(empty.schema, batches()))
-    return None if not digests else digests[0] if len(digests) == 1 else texts.digest(digests)
+    return _of_blocks(digests)
 
 
 def _next_number(con: duckdb.DuckDBPyConnection, name: str) -> int | None:

@@ -62,7 +62,6 @@ def writing(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb
 @contextmanager
 def migrating(folder: Path, *, wait_s: float = database.WAIT_S) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection for migrations, which make their own transactions and a checkpoint. Raises as `writing` does."""
-
     with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
         with database.translated(folder), database.connected(copy, config=_config(copy)) as con:
             yield con
@@ -76,7 +75,6 @@ def compact(
 
     The new file takes the old one's place only when `problems_of` finds nothing in it. Raises as `writing` does.
     """
-
     path = (folder / "pool.duckdb").resolve()
     with alone(folder, wait_s=wait_s), _copied(folder, wait_s=wait_s) as (_, copy):
         before, packed = path.stat().st_size, copy.with_suffix(".packed")
