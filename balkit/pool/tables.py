@@ -135,7 +135,7 @@ def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stre
     table, digests = TABLES[name], list[str]()
     first = _next_number(con, name)
     if isinstance(rows, pl.DataFrame):
-        frame = _shaped(rows, table).sort(table.order, nulls_last=True)
+        frame = _in_order(_shaped(rows, table), table)
         _store(con, name, _arrow(frame, version=version, first=first))
         return blocks_digest(frame.iter_slices(BLOCK))
 
@@ -202,6 +202,12 @@ def _stored(con: duckdb.DuckDBPyConnection, name: str, *, version: int) -> Itera
 
 def _shaped(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(dtype) for name, dtype in table.columns.items())
+
+
+def _in_order(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """Sorting moves every text of a frame; that it is in order already is seen at once."""
+    ordered = len(table.order) == 1 and frame[table.order[0]].is_sorted(nulls_last=True)
+    return frame if ordered else frame.sort(table.order, nulls_last=True)
 
 
 def frame_digest(frame: pl.DataFrame) -> str:
