@@ -22,7 +22,7 @@ FLOORS = [
     {"errors"},
     {"texts", "frames", "assets", "tokens", "events"},
     {"recipe"},
-    {"answers", "diversity"},
+    {"answers", "diversity", "duplicates"},
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
     {"synthesize", "changes", "discovery", "reconcile", "runs", "basis"},
     {"assemble", "planning"},
