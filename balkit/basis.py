@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
@@ -50,6 +51,19 @@ class Basis:
     def measured(self) -> pl.DataFrame:
         """Those of the eval split that have a reference answer; the others only serve to find leaks."""
         return self.evaluation.filter(pl.col("reference").is_not_null())
+
+    @cached_property
+    def measured_dev(self) -> pl.DataFrame:
+        """Those of the dev split that have a reference answer: what the policy `feedback` goes by."""
+        return self.dev.filter(pl.col("reference").is_not_null())
+
+    def refuse_without_dev(self) -> None:
+        """Say before any call is paid for that nothing could steer later quotas. Raises `RunError`."""
+        if self.recipe.balance.policy == "feedback" and self.recipe.stages > 1 and self.measured_dev.is_empty():
+            raise RunError(
+                "balance.policy: feedback goes by the student's accuracy on the dev split, and the pool has no dev row "
+                "with a reference answer: add some (`balkit add POOL FILE --split dev ...`), or choose another policy"
+            )
 
     @cached_property
     def unreadable(self) -> pl.DataFrame:
@@ -110,26 +124,34 @@ class Basis:
 
     @cached_property
     def schedule(self) -> pl.DataFrame:
-        """`stage, domain, quota` of all stages."""
-        recipe = self.recipe
-        return balance.schedule(
-            self.counts, budget_rows=recipe.budget_rows, stages=recipe.stages, policy=recipe.balance
-        )
+        """`stage, domain, quota` of all stages, before any student was measured."""
+        return self._scheduled(None)
 
     @cached_property
     def head(self) -> frozenset[str]:
-        """Domains whose real examples could meet their quotas of all stages."""
+        """Domains whose real examples could meet their quotas of all stages, as far as these are known beforehand."""
         asked = self.schedule.group_by("domain").agg(pl.col("quota").sum())
         return frozenset(domain for domain, rows in asked.iter_rows() if rows <= self.counts[domain])
 
-    def quotas(self, stage: int) -> dict[str, int]:
-        """Rows per domain in a stage."""
-        return dict(self.schedule.filter(pl.col("stage") == stage).select("domain", "quota").iter_rows())
+    def quotas(self, stage: int, *, measured: Mapping[int, balance.Accuracies] | None = None) -> dict[str, int]:
+        """Rows per domain in a stage; `measured` is how earlier stages' students did on dev (`balance.schedule`)."""
+        scheduled = self._scheduled(measured) if measured else self.schedule
+        return dict(scheduled.filter(pl.col("stage") == stage).select("domain", "quota").iter_rows())
 
-    def share(self, stage: int) -> balance.Shares:
+    def share(self, stage: int, *, measured: Mapping[int, balance.Accuracies] | None = None) -> balance.Shares:
         """The policy's shares in a stage."""
+        recipe, before = self.recipe, (measured or {}).get(stage - 1)
+        return balance.shares(self.counts, policy=recipe.balance, stage=stage, stages=recipe.stages, measured=before)
+
+    def _scheduled(self, measured: Mapping[int, balance.Accuracies] | None) -> pl.DataFrame:
         recipe = self.recipe
-        return balance.shares(self.counts, policy=recipe.balance, stage=stage, stages=recipe.stages)
+        return balance.schedule(
+            self.counts,
+            budget_rows=recipe.budget_rows,
+            stages=recipe.stages,
+            policy=recipe.balance,
+            measured=measured,
+        )
 
     def _apart(self, examples: pl.DataFrame) -> pl.DataFrame:
         if self.leaking is not None:

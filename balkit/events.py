@@ -30,7 +30,7 @@ class Event:
 
     stage: int
     stages: int
-    step: str  # prepare | dev | data | train | score | evaluate | done
+    step: str  # prepare | dev | data | train | evaluate dev | score | evaluate | done
     text: str = ""
     done: int = 0
     total: int = 0

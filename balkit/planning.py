@@ -93,13 +93,15 @@ def _sum(name: str) -> pl.Expr:
 def plan(pool: Pool, recipe: Recipe) -> Plan:
     """The plan of a recipe at the pool's newest version. Spends and stores nothing.
 
-    Raises `BudgetError` for a budget below one row a domain or an empty pool.
+    With the policy `feedback`, quotas of later stages are those to expect before any student was measured. Raises
+    `BudgetError` for a budget below one row a domain or an empty pool, and `RunError` for feedback without a dev split.
     """
     return plan_of(Basis.of(pool, recipe, calls=calls_of(pool)))
 
 
 def plan_of(basis: Basis) -> Plan:
     """The plan of the recipe that a basis was made for; see `plan`."""
+    basis.refuse_without_dev()
     return _Planner(basis, basis.recipe).plan()
 
 
@@ -339,7 +341,19 @@ class _Planner:
         dev = rows.filter(pl.col("stage") == 0)
         if dev.height:
             notes.append(f"{int(dev['take'].sum()):,} rows of the dev split are answered first")
+        if self.recipe.balance.policy == "feedback" and self.recipe.stages > 1:
+            notes.append(self.steered())
         return (*notes, *self.measured(costs), *self.capped(rows))
+
+    def steered(self) -> str:
+        """What of the quotas is not known yet."""
+        dev, floor = self.basis.measured_dev, self.recipe.balance.floor
+        thin = [domain for domain in self.basis.counts if dev.filter(pl.col("domain") == domain).is_empty()]
+        blind = f"; no dev row tells of {', '.join(thin)}, which count as the mean" if thin else ""
+        return (
+            f"feedback: quotas from stage 2 on follow the student's answers to {dev.height:,} dev rows; shown is what "
+            f"`adaptive` gives, of which every domain keeps {100 * floor:.0f} % at least{blind}"
+        )
 
     def measured(self, costs: pl.DataFrame) -> Iterator[str]:
         """Where the lengths of replies come from."""

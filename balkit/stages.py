@@ -1,6 +1,7 @@
 """The multi-stage loop: the only file that knows the order of things.
 
-One stage: quotas -> choose and synthesize -> commit with a snapshot -> train -> score -> evaluate. Every step is
+One stage: quotas -> choose and synthesize -> commit with a snapshot -> train -> score -> evaluate. With the policy
+`feedback` the student answers dev after training, and the next stage's quotas follow from that. Every step is
 committed under (run, stage, step) and skipped when it is there already, so a run that was killed goes on where it
 was; teacher replies come from the ledger, weights from the checkpoint folder.
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from balkit import frames, steps, student, synthesize
+from balkit import balance, frames, steps, student, synthesize
 from balkit import recipe as recipes
 from balkit.assemble import Encode, Material, StageRows, Tools, assemble, candidates
 from balkit.basis import Basis
@@ -85,10 +86,19 @@ def run(
     False makes the snapshots only. Raises `CapReached`, `TeacherStopped` or `TeacherPaused` with everything that was
     paid for kept: the same call continues. Raises `PoolLocked` while another run pays on this pool.
     """
-    if not train and recipe.select.then == "ifd" and recipe.stages > 1:
-        raise RunError(f"{recipe.name}: select.then: ifd needs a trained student; train, or choose another method")
+    if not train and recipe.stages > 1:
+        _refuse_untrained(recipe)
     with pool.lock():
         return _Run.open(pool, recipe, new=new, notify=notify or (lambda event: None)).go(teacher, train=train)
+
+
+def _refuse_untrained(recipe: Recipe) -> None:
+    if recipe.select.then == "ifd":
+        raise RunError(f"{recipe.name}: select.then: ifd needs a trained student; train, or choose another method")
+    if recipe.balance.policy == "feedback":
+        raise RunError(
+            f"{recipe.name}: balance.policy: feedback needs a trained student; train, or choose another policy"
+        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ class _Run:
     recipe: Recipe
     record: RunRecord
     notify: Notify = field(repr=False)
+    measured: dict[int, balance.Accuracies] = field(default_factory=dict)  # on dev, by stage; grows as stages end
 
     @classmethod
     def open(cls, pool: Pool, recipe: Recipe, *, new: bool, notify: Notify) -> _Run:
@@ -115,6 +126,7 @@ class _Run:
             )
             found = cls(pool, recipe, record, notify)
         found.basis.schedule  # noqa: B018  a budget that cannot be met is said before anything is stored or paid
+        found.basis.refuse_without_dev()
         if found.record not in earlier:
             found.record.save(pool.path)
         write(found.folder / "recipe.yaml", recipes.dump(recipe))
@@ -153,6 +165,7 @@ class _Run:
                 trained = self.train(stage, snapshot_id) if train else None
                 if trained is not None:
                     checkpoint = trained.digest
+                    self.measure(stage, trained.path, checkpoint=checkpoint)
                     self.score(stage, trained.path, checkpoint=checkpoint)
                     self.evaluate(stage, trained.path, checkpoint=checkpoint)
                 results.append(self.result(stage, snapshot_id, trained))
@@ -210,7 +223,7 @@ class _Run:
         previous = f"{self.run_id[:12]}-s{stage - 1}" if stage > 1 else None
         self.refuse_changes(self.rows(previous))
         material = self.material(stage, previous=previous, scored_by=scored_by)
-        done = assemble(self.basis.quotas(stage), material, stage=stage, tools=self.tools(stage, ledger, teacher))
+        done = assemble(self.quotas(stage), material, stage=stage, tools=self.tools(stage, ledger, teacher))
         self.pool.commit(
             Commit(
                 message=f"{self.recipe.name}: stage {stage} of {self.recipe.stages}, {done.rows.height} rows",
@@ -275,6 +288,22 @@ class _Run:
             self.say(stage, "train", f"loss {loss:.3f}", done=step, total=total)
 
         return steps.train(self.pool, snapshot_id, recipe=self.recipe, basis=self.basis, progress=on_step)
+
+    def measure(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
+        """How this stage's student does on dev, where the policy lets that steer the next one; eval never does."""
+        recipe, key = self.recipe, (self.run_id, stage, "dev evaluation")
+        if stage == recipe.stages or recipe.balance.policy != "feedback":
+            return
+        if self.pool.committed(key) is None:
+            on_rows = self.on_rows("evaluate dev", stage)
+            found = steps.evaluate(checkpoint_folder, recipe=recipe, basis=self.basis, split="dev", progress=on_rows)
+            self.pool.commit(
+                Commit(message=f"{recipe.name}: stage {stage} evaluated on dev", key=key, evaluations=found)
+            )
+        found = self.evaluations(checkpoint, of=self.basis.measured_dev)
+        if found.is_empty():
+            raise self.trained_anew(f"the answers to dev of stage {stage}", checkpoint=checkpoint)
+        self.measured[stage] = steps.accuracies(found)
 
     def score(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
         """What this stage's student gives the candidates of the next one."""
@@ -349,7 +378,7 @@ class _Run:
             fill=recipe.fill,
             select=recipe.select,
             synthesis=recipe.synthesis,
-            share=self.basis.share(stage),
+            share=self.basis.share(stage, measured=self.measured),
             channel=self.channel(stage, ledger, teacher),
             encode=self.encoded("data", stage),
         )
@@ -367,7 +396,7 @@ class _Run:
         """Examples worth scoring for a stage, with the student of the one before."""
         rows = self.rows(f"{self.run_id[:12]}-s{stage - 1}")
         return candidates(
-            self.basis.quotas(stage),
+            self.quotas(stage),
             self.unused(stage, rows),
             rows=rows,
             select=self.recipe.select,
@@ -399,12 +428,19 @@ class _Run:
         candidates = self.candidates(stage)
         found = self.pool.scores(checkpoint=checkpoint).filter(mine).join(candidates, on="example_id", how="semi")
         if found.height < candidates.height:
-            raise RunError(
-                f"run {self.run_id[:12]}: {candidates.height - found.height} of {candidates.height} scores of stage "
-                f"{stage - 1} are not of its student as it is now ({checkpoint[:12]}): it was trained again and came "
-                "out with other weights. `balkit run --new` starts another run"
-            )
+            what = f"{candidates.height - found.height} of {candidates.height} scores of stage {stage - 1}"
+            raise self.trained_anew(what, checkpoint=checkpoint)
         return found
+
+    def trained_anew(self, what: str, *, checkpoint: str) -> RunError:
+        return RunError(
+            f"run {self.run_id[:12]}: {what} are not of its student as it is now ({checkpoint[:12]}): it was trained "
+            "again and came out with other weights. `balkit run --new` starts another run"
+        )
+
+    def quotas(self, stage: int) -> dict[str, int]:
+        """Rows per domain, by what is known of the students of earlier stages."""
+        return self.basis.quotas(stage, measured=self.measured)
 
     def calls_made(self, stage: int) -> dict[str, int]:
         calls = self.pool.calls(run_id=self.run_id)
@@ -413,25 +449,26 @@ class _Run:
 
     def result(self, stage: int, snapshot_id: str, trained: student.Trained | None) -> StageResult:
         snapshot = self.pool.snapshot(snapshot_id)
-        found = None if trained is None else self.evaluations(trained.digest)
+        found = None if trained is None else self.evaluations(trained.digest, of=self.basis.evaluation)
         summary = None if found is None or found.is_empty() else dict(student.summarise(found, head=self.basis.head))
         return StageResult(
             stage=stage,
             snapshot_id=snapshot_id,
             digest=snapshot.digest,
             rows=snapshot.rows.height,
-            quotas=self.basis.quotas(stage),
+            quotas=self.quotas(stage),
             deficits=snapshot.deficits,
             checkpoint=None if trained is None else trained.path,
             summary=summary,
         )
 
-    def evaluations(self, checkpoint: str) -> pl.DataFrame:
+    def evaluations(self, checkpoint: str, *, of: pl.DataFrame) -> pl.DataFrame:
+        """EVALUATIONS of a checkpoint on EXAMPLES, asked and read as this run does it."""
         settings = student.evaluate_settings(
             answers=self.recipe.answers, labels=self.basis.labels, section=self.recipe.evaluate
         )
         found = self.pool.evaluations(checkpoint=checkpoint).filter(pl.col("settings") == settings)
-        return found.join(self.basis.evaluation, on=["example_id", "domain"], how="semi")
+        return found.join(of, on=["example_id", "domain"], how="semi")
 
     def on_rows(self, step: str, stage: int) -> steps.OnRows:
         return lambda done, total: self.say(stage, step, done=done, total=total)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from balkit import answers, frames, student, synthesize, texts
+from balkit import answers, balance, frames, student, synthesize, texts
 from balkit import recipe as recipes
 from balkit.basis import Basis
 from balkit.errors import RunError, StudentError
@@ -88,11 +88,18 @@ def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe, progress:
     )
 
 
-def evaluate(checkpoint: Path, *, recipe: Recipe, basis: Basis, progress: OnRows | None = None) -> pl.DataFrame:
-    """EVALUATIONS of a checkpoint on the eval split, as far as it has reference answers."""
+def evaluate(
+    checkpoint: Path,
+    *,
+    recipe: Recipe,
+    basis: Basis,
+    split: Literal["eval", "dev"] = "eval",
+    progress: OnRows | None = None,
+) -> pl.DataFrame:
+    """EVALUATIONS of a checkpoint on the eval split, or on dev, as far as it has reference answers."""
     return student.evaluate(
         checkpoint,
-        basis.measured,
+        basis.measured if split == "eval" else basis.measured_dev,
         answers=recipe.answers,
         labels=basis.labels,
         section=recipe.evaluate,
@@ -228,6 +235,12 @@ def write(
             )
         )
     return written
+
+
+def accuracies(evaluations: pl.DataFrame) -> balance.Accuracies:
+    """How many rows of each domain EVALUATIONS of one checkpoint hold, and how many right: what `feedback` goes by."""
+    counted = evaluations.group_by("domain").agg(pl.col("correct").sum(), rows=pl.len()).sort("domain")
+    return {domain: balance.Measured(correct, rows) for domain, correct, rows in counted.iter_rows()}
 
 
 def validation_rows(pool: Pool, *, at: int) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balkit import balance
+from balkit.balance import Measured
 from balkit.errors import BudgetError
 from balkit.recipe import Balance
 
@@ -29,6 +30,11 @@ MATH = {
 }
 
 
+def section(policy: str, counts: dict[str, int]) -> Balance:
+    """A policy with the weights that one of them needs."""
+    return Balance(policy=policy, weights={min(counts): 2.5, max(counts): 0.1})  # type: ignore[arg-type]
+
+
 def total(plan: pl.DataFrame, domain: str) -> int:
     return int(plan.filter(pl.col("domain") == domain)["quota"].sum())
 
@@ -45,7 +51,7 @@ def test_quotas_are_integers_that_sum_to_each_stage_budget(
     counts: dict[str, int], extra: int, stages: int, policy: str
 ) -> None:
     budget = len(counts) + extra
-    plan = balance.schedule(counts, budget_rows=budget, stages=stages, policy=Balance(policy=policy))
+    plan = balance.schedule(counts, budget_rows=budget, stages=stages, policy=section(policy, counts))
     assert plan["quota"].min() >= 0
     sums = plan.group_by("stage").agg(pl.col("quota").sum()).sort("stage")
     assert sums["quota"].to_list() == [balance.stage_budget(budget, stage=i, stages=stages) for i in sums["stage"]]
@@ -54,7 +60,7 @@ def test_quotas_are_integers_that_sum_to_each_stage_budget(
 @given(counts=COUNTS, policy=st.sampled_from(POLICIES), stages=st.integers(1, 8), data=st.data())
 def test_shares_sum_to_exactly_one(counts: dict[str, int], policy: str, stages: int, data: st.DataObject) -> None:
     stage = data.draw(st.integers(1, stages))
-    assert sum(balance.shares(counts, policy=Balance(policy=policy), stage=stage, stages=stages).values()) == 1
+    assert sum(balance.shares(counts, policy=section(policy, counts), stage=stage, stages=stages).values()) == 1
 
 
 @given(counts=COUNTS, policy=st.sampled_from(POLICIES), extra=st.integers(0, 500), stages=st.integers(1, 20))
@@ -62,12 +68,12 @@ def test_rounding_over_all_stages_stays_near_the_ideal(
     counts: dict[str, int], policy: str, extra: int, stages: int
 ) -> None:
     budget = len(counts) + extra
-    section = Balance(policy=policy)
-    plan = balance.schedule(counts, budget_rows=budget, stages=stages, policy=section)
+    policies = section(policy, counts)
+    plan = balance.schedule(counts, budget_rows=budget, stages=stages, policy=policies)
     ideal = dict.fromkeys(counts, Fraction(0))
     for stage in range(1, stages + 1):
         rows = balance.stage_budget(budget, stage=stage, stages=stages)
-        for domain, share in balance.shares(counts, policy=section, stage=stage, stages=stages).items():
+        for domain, share in balance.shares(counts, policy=policies, stage=stage, stages=stages).items():
             ideal[domain] += rows * share
     assert all(abs(total(plan, domain) - ideal[domain]) < 2 for domain in counts)
 
@@ -139,3 +145,120 @@ def test_fill_takes_real_rows_first_then_writes_then_repeats() -> None:
     assert quotas["head"][0] | {"take": 10, "repeat": 0, "short": 0, "tail": False} == quotas["head"][0]
     assert quotas["tail"][0] | {"take": 6, "repeat": 4, "short": 0, "tail": True} == quotas["tail"][0]
     assert quotas["empty"][0] | {"take": 0, "repeat": 0, "short": 4, "tail": True} == quotas["empty"][0]
+
+
+@pytest.mark.parametrize(("beta", "same_as"), [(0.0, "natural"), (0.999999999999, "uniform")])
+def test_effective_number_spans_natural_and_uniform(beta: float, same_as: str) -> None:
+    plan = balance.schedule(MATH, budget_rows=700, stages=2, policy=Balance(policy="effective_number", beta=beta))
+    assert plan.equals(balance.schedule(MATH, budget_rows=700, stages=2, policy=Balance(policy=same_as)))  # type: ignore[arg-type]
+
+
+def test_effective_number_weighs_a_row_by_the_inverse_of_its_domains_effective_number() -> None:
+    share = balance.shares(
+        {"a": 1, "b": 300, "c": 0}, policy=Balance(policy="effective_number", beta=0.99), stage=1, stages=1
+    )
+    assert float(share["b"] / share["a"]) == pytest.approx(300 * (1 - 0.99) / (1 - 0.99**300))
+    assert share["c"] == 0
+
+
+def test_weights_are_exact_ratios_and_a_domain_that_is_not_named_has_one() -> None:
+    share = balance.shares(
+        {"a": 9, "b": 0, "c": 5, "d": 5},
+        policy=Balance(policy="weights", weights={"a": 0.1, "b": 0.3, "c": 0}),
+        stage=1,
+        stages=3,
+    )
+    assert share == {"a": Fraction(1, 14), "b": Fraction(3, 14), "c": Fraction(0), "d": Fraction(10, 14)}
+
+
+def test_domains_of_no_weight_need_no_row_of_the_budget_and_take_none_over() -> None:
+    policy = Balance(policy="weights", weights={"a": 1, "b": 0, "c": 0})
+    plan = balance.schedule({"a": 9, "b": 5, "c": 5}, budget_rows=1, stages=1, policy=policy)
+    assert dict(plan.select("domain", "quota").iter_rows()) == {"a": 1, "b": 0, "c": 0}
+    share = balance.shares({"a": 9, "b": 5, "c": 5}, policy=policy, stage=1, stages=1)
+    assert balance.redistribute(4, share=share, room={"a": 1, "b": 9}) == {"a": 1}
+
+
+def test_weights_for_what_is_no_domain_are_refused_with_the_domain_that_was_meant() -> None:
+    with pytest.raises(BudgetError, match="'Geometri' is no domain of the pool; did you mean 'Geometry'"):
+        balance.shares(MATH, policy=Balance(policy="weights", weights={"Geometri": 2}), stage=1, stages=1)
+    with pytest.raises(BudgetError, match="every domain of the pool 0"):
+        balance.shares({"a": 1}, policy=Balance(policy="weights", weights={"a": 0}), stage=1, stages=1)
+
+
+# -- feedback
+
+FEEDBACK = Balance(policy="feedback")
+ANSWERS = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda both: Measured(min(both), max(both)))
+
+
+def moved(counts: dict[str, int], measured: balance.Accuracies | None, **keys: float) -> balance.Shares:
+    policy = Balance(policy="feedback", **keys)  # type: ignore[arg-type]
+    return balance.shares(counts, policy=policy, stage=2, stages=4, measured=measured)
+
+
+@given(counts=COUNTS, floor=st.floats(0, 1), shrinkage=st.integers(1, 30), data=st.data())
+def test_feedback_shares_sum_to_one_and_keep_every_domains_floor(
+    counts: dict[str, int], floor: float, shrinkage: int, data: st.DataObject
+) -> None:
+    measured = data.draw(st.dictionaries(st.sampled_from(sorted(counts)), ANSWERS))
+    adaptive = balance.shares(counts, policy=Balance(), stage=2, stages=4)
+    share = moved(counts, measured, floor=floor, shrinkage=shrinkage)
+    assert sum(share.values()) == 1
+    assert all(share[domain] >= Fraction(str(floor)) * adaptive[domain] for domain in counts)
+
+
+@given(counts=COUNTS, data=st.data())
+def test_one_more_wrong_answer_never_costs_a_domain_rows(counts: dict[str, int], data: st.DataObject) -> None:
+    measured = data.draw(st.dictionaries(st.sampled_from(sorted(counts)), ANSWERS, min_size=1))
+    domain = data.draw(st.sampled_from(sorted(measured)))
+    one = measured[domain]
+    fewer = measured | {domain: Measured(max(one.correct - 1, 0), one.rows)}
+    assert moved(counts, fewer)[domain] >= moved(counts, measured)[domain]
+
+
+@given(
+    rows=st.integers(1, 50),
+    right=st.tuples(st.integers(0, 50), st.integers(0, 50)),
+    n=st.integers(1, 99),
+    data=st.data(),
+)
+def test_of_two_domains_alike_the_less_accurate_gets_no_less(
+    rows: int, right: tuple[int, int], n: int, data: st.DataObject
+) -> None:
+    low, high = sorted(min(correct, rows) for correct in right)
+    other = data.draw(ANSWERS)
+    share = moved({"low": n, "high": n, "x": 7}, {"low": Measured(low, rows), "high": Measured(high, rows), "x": other})
+    assert share["low"] >= share["high"]
+
+
+def test_three_dev_rows_do_not_swing_a_domain() -> None:
+    counts = {"many": 100, "few": 100, "none": 100}
+    half = {"many": Measured(100, 200), "none": Measured(0, 0)}
+    share = [moved(counts, half | {"few": Measured(correct, 3)}, floor=0)["few"] for correct in (0, 3)]
+    assert Fraction(1, 3) * Fraction(3, 4) < share[1] < share[0] < Fraction(1, 3) * Fraction(5, 4)
+    wide = [moved(counts, half | {"few": Measured(correct, 200)}, floor=0)["few"] for correct in (0, 200)]
+    assert wide[0] - wide[1] > 2 * (share[0] - share[1])
+
+
+def test_without_answers_or_without_a_wrong_one_feedback_is_adaptive() -> None:
+    adaptive = balance.shares(MATH, policy=Balance(), stage=2, stages=4)
+    for measured in (None, {}, {"Algebra": Measured(0, 0)}, {"Algebra": Measured(9, 9)}, {"elsewhere": Measured(0, 9)}):
+        assert moved(MATH, measured) == adaptive
+
+
+def test_feedback_moves_later_stages_only_and_carries_their_rounding() -> None:
+    measured = {1: {"Algebra": Measured(50, 50), "Precalculus": Measured(0, 50)}}
+    plain = balance.schedule(MATH, budget_rows=700, stages=3, policy=FEEDBACK)
+    steered = balance.schedule(MATH, budget_rows=700, stages=3, policy=FEEDBACK, measured=measured)
+    assert plain.equals(balance.schedule(MATH, budget_rows=700, stages=3, policy=Balance()))
+    first = pl.col("stage") == 1
+    assert steered.filter(first).equals(plain.filter(first))
+    assert total(steered, "Algebra") < total(plain, "Algebra")
+    assert total(steered, "Precalculus") > total(plain, "Precalculus")
+    assert steered.group_by("stage").agg(pl.col("quota").sum()).sort("stage")["quota"].to_list() == [233, 233, 234]
+    backwards = {stage: dict(reversed(seen.items())) for stage, seen in measured.items()}
+    again = balance.schedule(
+        dict(reversed(MATH.items())), budget_rows=700, stages=3, policy=FEEDBACK, measured=backwards
+    )
+    assert again.equals(steered)

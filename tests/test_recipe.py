@@ -55,6 +55,7 @@ OTHER: dict[str, Any] = {
     "student.heads": 2,
     "student.width": 256,
     "select.candidates": "all",
+    "balance.weights": {"a": 2},
 }
 #: What cannot change a run's data.
 OUTSIDE = {
@@ -188,7 +189,7 @@ def test_a_misspelt_key_gets_a_suggestion_at_every_depth(body: dict[str, Any], l
         ({"train": {"lr": False}}, "train.lr: yes and no say nothing here"),
         ({"train": {"lr": float("nan")}}, "train.lr: should be a finite number"),
         ({"caps": {"usd": float("inf")}}, "caps.usd: should be a finite number"),
-        ({"balance": "natural"}, "balance: should be a mapping with keys out of exponent, policy"),
+        ({"balance": "natural"}, "balance: should be a mapping with keys out of beta, exponent, floor, policy, "),
         ({"fill": ["real", "reel"]}, "fill.1: should be 'real', 'synthetic' or 'repeat'"),
         ({"name": 2.5}, "name: "),
         ({1: 2}, "1: Keys should be strings"),
@@ -259,6 +260,19 @@ def test_a_missing_file_says_where_recipes_are(tmp_path: Path) -> None:
         recipes.load(tmp_path / "none.yaml")
     with pytest.raises(RecipeError, match="cannot be read"):
         recipes.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"policy": "weights"}, "balance: policy: weights needs `weights`"),
+        ({"weights": {"tin": -1}}, "balance.weights: the weight of 'tin' should be a number from 0 on, not -1"),
+        ({"weights": {"tin": True}}, "balance.weights: the weight of 'tin' should be a number from 0 on, not True"),
+    ],
+)
+def test_weights_that_are_none_are_named_with_their_domain(section: dict[str, Any], said: str) -> None:
+    (line,) = problems(SMALLEST | {"balance": section})
+    assert line.startswith(said)
 
 
 def test_a_number_may_be_written_as_2e_4() -> None:

@@ -130,6 +130,9 @@ class Recipe(Section):
             body["teachers"] = {name: _asked(one) for name, one in self.teachers.named().items()}
         if self.domain_set is None:
             del body["domain_set"]
+        for key in ("beta", "weights", "floor", "shrinkage"):  # came later: without them a digest is what it was
+            if body["balance"][key] == Balance.model_fields[key].default:
+                del body["balance"][key]
         for section, key in (("student", "base"), ("vectors", "model")):
             if _is_folder(body[section][key]):
                 body[section][key] = Path(body[section][key]).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,10 +43,48 @@ class Section(BaseModel):
 class Balance(Section):
     """How a stage's rows are shared out among domains (`balance.quotas`)."""
 
-    policy: Literal["natural", "uniform", "adaptive", "adaptive_release", "temperature"] = "adaptive"
+    policy: Literal[
+        "natural",
+        "uniform",
+        "adaptive",
+        "adaptive_release",
+        "temperature",
+        "effective_number",
+        "weights",
+        "feedback",
+    ] = "adaptive"
     exponent: float = Field(
         default=0.5, ge=0, le=1, description="policy temperature: share ~ n_d ** exponent; 1 is natural, 0 is uniform"
     )
+    beta: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="policy effective_number: share ~ n_d (1 - beta) / (1 - beta ** n_d); 0 is natural, near 1 uniform",
+    )
+    weights: dict[str, float] = Field(
+        default={}, description="policy weights: share ~ weight; a domain that is not named has 1, and 0 gets nothing"
+    )
+    floor: float = Field(
+        default=0.5, ge=0, le=1, description="policy feedback: the part of its adaptive share that a domain keeps"
+    )
+    shrinkage: Positive = Field(
+        default=10, description="policy feedback: dev rows from which on a domain's own count more than those of all"
+    )
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _weights_are_numbers(cls, weights: Any) -> Any:
+        for domain, weight in weights.items() if isinstance(weights, dict) else ():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ValueError(f"the weight of {domain!r} should be a number from 0 on, not {weight!r}")
+        return weights
+
+    @model_validator(mode="after")
+    def _weights_are_given(self) -> Self:
+        if self.policy == "weights" and not self.weights:
+            raise ValueError("policy: weights needs `weights`, a number for each domain that shall not have 1")
+        return self
 
 
 class Select(Section):
