@@ -2,7 +2,8 @@
 
 The order is the recipe's `fill`: real rows first, then written ones, then repeats. A rejected row is replaced by
 the next-ranked real row of its domain, then by synthesis, then by a repeat; what a domain still lacks goes to the
-other domains by the same policy. Everything here is a function of its arguments and of the teacher's replies, and
+other domains by the same policy. Where the recipe asks for several worked answers an example, each is a row: a domain
+then draws as many fewer examples. Everything here is a function of its arguments and of the teacher's replies, and
 the requests of a round depend only on earlier rounds, so a killed stage asks for the same keys again.
 """
 
@@ -19,6 +20,7 @@ import polars as pl
 from balkit import balance, frames, selection, synthesize, texts
 from balkit.pool import ANSWERED, training_rows
 from balkit.recipe import Select, Synthesis
+from balkit.synthesize import examples_for
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 
@@ -35,6 +37,7 @@ class Material:
     surplus: pl.DataFrame  # EXAMPLES written in earlier stages beyond their quota
     scores: pl.DataFrame  # example_id, value, reason: what the last student gave the candidates
     calls_made: Mapping[str, int]  # synthesis calls of earlier stages by domain
+    reviewed: pl.DataFrame = field(default_factory=frames.RATIONALES.empty)  # RATIONALES that a person accepted
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Tools:
     share: balance.Shares
     channel: synthesize.Channel
     encode: Encode
+
+    @property
+    def per_example(self) -> int:
+        """Rows that an example gives at most."""
+        return self.channel.section.per_example
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,8 @@ def candidates(
 ) -> pl.DataFrame:
     """Those of the unused EXAMPLES that are worth a score: in head domains, by coverage, a multiple of the quota.
 
-    A tail domain gives all it has, so none of its examples is scored. `rows` are the SNAPSHOT_ROWS so far.
+    `quotas` are examples by domain here (`synthesize.examples_for`). A tail domain gives all it has, so none of its
+    examples is scored. `rows` are the SNAPSHOT_ROWS so far.
     """
     parts = [unused.clear()]
     for domain, quota in sorted(quotas.items()):
@@ -112,7 +121,7 @@ def _share_out(
     room = {
         domain: total
         if "synthetic" in fill or ("repeat" in fill and domain in repeatable)
-        else len(work.queue.get(domain, ()))
+        else len(work.queue.get(domain, ())) * work.tools.per_example
         for domain in quotas
         if domain not in exhausted
     }
@@ -139,7 +148,7 @@ def _rank(quotas: Mapping[str, int], material: Material, *, stage: int, tools: T
     seed = int(texts.rank_key(tools.seed, "select", stage)[:16], 16)  # seed + stage would be another seed's other stage
     scored = {row["example_id"]: row for row in material.scores.iter_rows(named=True)}
     for (domain,), candidates in material.real.sort("domain", "example_id").group_by("domain", maintain_order=True):
-        quota = quotas.get(str(domain), 0)
+        quota = examples_for(quotas.get(str(domain), 0), per_example=tools.per_example)
         # A tail domain gives all it has: nothing is left to choose, and dropping a real row would only buy another.
         method = tools.select.first if stage == 1 or quota >= candidates.height else tools.select.then
         chosen = material.rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
@@ -193,24 +202,32 @@ class _Work:
 
     def written(self) -> dict[str, list[str]]:
         """Prompts that the teacher wrote for each domain earlier in the run."""
-        found: dict[str, list[str]] = {}
+        found: dict[str, dict[str, None]] = {}
         for row in [*self.material.rows.iter_rows(named=True), *self.taken]:
-            if row["origin"] == "synthetic" and not row["copy"]:
-                found.setdefault(row["domain"], []).append(row["prompt"])
-        return found
+            if row["origin"] == "synthetic":
+                found.setdefault(row["domain"], {})[row["prompt"]] = None
+        return {domain: list(prompts) for domain, prompts in found.items()}
 
     def answered(self, examples: pl.DataFrame) -> pl.DataFrame:
-        """Has worked answers written; returns the accepted ones, one an example, and records why others fell."""
-        asked = examples.select("example_id", "prompt", "reference", "domain")
+        """Has worked answers written; returns the accepted ones, and records why others fell.
+
+        `examples` has `wanted`: how many rows each is to give. What a person accepted comes first and costs nothing.
+        """
+        ready = self.material.reviewed.join(examples, on="example_id", how="semi", maintain_order="left")
+        there = ready.group_by("example_id").agg(there=pl.len().cast(pl.Int64))
+        asked = examples.select("example_id", "prompt", "reference", "domain", "wanted")
+        asked = asked.join(there, on="example_id", how="left", maintain_order="left")
+        asked = asked.with_columns(pl.col("wanted") - pl.col("there").fill_null(0)).filter(pl.col("wanted") > 0)
         written = synthesize.rationales(asked, channel=self.tools.channel)
         self.rationales.append(written)
-        accepted = written.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)
+        accepted = _firsts(pl.concat([ready, written.filter("accepted")]), examples)
         fallen = (
             written.join(accepted, on="example_id", how="anti")
+            .sort(pl.col("reason").is_in(["vote_tied", "vote_thin"]), maintain_order=True)
             .unique("example_id", keep="last", maintain_order=True)
             .join(examples.select("example_id", "domain"), on="example_id", maintain_order="left")
         )
-        self.decisions.append(_decided(fallen, step="rationale", method="teacher"))
+        self.decisions.append(_decided(fallen.sort("example_id"), step="rationale", method="teacher"))
         return accepted
 
     def take(self, examples: pl.DataFrame, accepted: pl.DataFrame) -> dict[str, int]:
@@ -240,12 +257,12 @@ class _Work:
 
 def _take_real(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     """The best-ranked real rows; a rejected one is replaced by the next until the domain has none left."""
-    lacking, turn = dict(wanted), "took over" if work.deficits else "chosen"
+    lacking, turn, each = dict(wanted), "took over" if work.deficits else "chosen", work.tools.per_example
     while True:
         batch = [
             work.queue[domain].popleft()
             for domain, rows in sorted(lacking.items())
-            for _ in range(min(rows, len(work.queue.get(domain, ()))))
+            for _ in range(min(examples_for(rows, per_example=each), len(work.queue.get(domain, ()))))
         ]
         if not batch:
             return lacking
@@ -253,16 +270,33 @@ def _take_real(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
         turn = "refill" if turn == "chosen" else turn
         order = pl.DataFrame({"example_id": batch}, schema={"example_id": pl.String})
         examples = order.join(work.material.real, on="example_id", maintain_order="left")
-        accepted = work.answered(examples)
+        accepted = work.answered(_wanting(examples, rows=lacking, per_example=each))
         lacking = _less(lacking, work.take(examples, accepted))
 
 
 def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
-    """What earlier stages wrote beyond their quota, then new examples from the teacher."""
+    """What earlier stages wrote beyond their quota, then new examples from the teacher.
+
+    A domain that got all the examples that it asked for, but not as many rows, asks for more.
+    """
+    lacking, asking, each = dict(wanted), dict(wanted), work.tools.per_example
+    while asking:
+        missing = {domain: examples_for(rows, per_example=each) for domain, rows in asking.items()}
+        examples, accepted = _written(work, missing)
+        examples = _wanting(examples, rows=asking, per_example=each)
+        accepted = _with_more(work, examples, accepted)
+        lacking = _less(lacking, work.take(examples, accepted))
+        got = dict(examples.group_by("domain").len().iter_rows())
+        asking = {name: lacking[name] for name in asking if name in lacking and got.get(name) == missing[name]}
+    return lacking
+
+
+def _written(work: _Work, missing: Mapping[str, int]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Written EXAMPLES, up to `missing` by domain, and their accepted RATIONALES."""
     tools, material = work.tools, work.material
-    waiting = pl.col("domain").is_in(list(wanted))
+    waiting = pl.col("domain").is_in(list(missing))
     written = synthesize.write_examples(
-        wanted,
+        missing,
         channel=tools.channel,
         section=tools.synthesis,
         sources=synthesize.Sources(
@@ -286,8 +320,21 @@ def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     work.surplus = pl.concat([work.surplus.filter(~waiting), again])
     kept = written.decisions.filter(pl.col("kept")).select("example_id").unique()
     examples = written.examples.join(kept, on="example_id", how="semi").sort("domain", "example_id")
-    accepted = written.rationales.filter(pl.col("accepted")).unique("example_id", keep="first", maintain_order=True)
-    return _less(wanted, work.take(examples, accepted))
+    return examples, written.rationales.filter(pl.col("accepted"))
+
+
+def _with_more(work: _Work, examples: pl.DataFrame, accepted: pl.DataFrame) -> pl.DataFrame:
+    """The accepted RATIONALES of written examples and, where these want more rows, further ones."""
+    there = accepted.group_by("example_id").agg(there=pl.len().cast(pl.Int64))
+    short = examples.join(there, on="example_id", maintain_order="left").filter(pl.col("there") < pl.col("wanted"))
+    if short.height and work.tools.synthesis.votes:  # without votes they have used up their tries
+        more = synthesize.rationales(
+            short.select("example_id", "prompt", "reference", "domain", wanted=pl.col("wanted") - pl.col("there")),
+            channel=work.tools.channel,
+        )
+        work.rationales.append(more)
+        accepted = pl.concat([accepted, more.filter("accepted")])
+    return _firsts(accepted, examples)
 
 
 def _repeat(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -296,18 +343,36 @@ def _repeat(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
     earlier = work.material.rows.rename({"rationale": "text"}).iter_rows(named=True)
     rows = [*earlier, *work.taken]
     for domain in sorted(wanted):
-        originals: dict[str, dict[str, Any]] = {}
-        copies: dict[str, int] = {}
+        originals: dict[tuple[str, str], dict[str, Any]] = {}
+        copies: dict[tuple[str, str], int] = {}
         for row in rows:
             if row["domain"] == domain:
-                originals.setdefault(row["example_id"], row)
-                copies[row["example_id"]] = copies.get(row["example_id"], 0) + 1
+                which = row["example_id"], row["rationale_id"]
+                originals.setdefault(which, row)
+                copies[which] = copies.get(which, 0) + 1
         for _ in range(wanted[domain] if originals else 0):
             least = min(originals, key=copies.__getitem__)
             work.taken.append(originals[least] | {"copy": copies[least]})
             copies[least] += 1
             lacking = _less(lacking, {domain: 1})
     return lacking
+
+
+def _wanting(examples: pl.DataFrame, *, rows: Mapping[str, int], per_example: int) -> pl.DataFrame:
+    """The examples with `wanted`: `per_example` rows of each, less of a domain's last where its rows are fewer."""
+    before = per_example * pl.int_range(pl.len(), dtype=pl.Int64).over("domain")
+    left = pl.col("domain").replace_strict(dict(rows), return_dtype=pl.Int64) - before
+    return examples.with_columns(wanted=pl.min_horizontal(left, pl.lit(per_example, pl.Int64)))
+
+
+def _firsts(accepted: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame:
+    """RATIONALES in their order, of each example up to its `wanted` and the same text once."""
+    if accepted["example_id"].is_duplicated().any():
+        text = pl.Series("normalised", [texts.normalised(text) for text in accepted["text"]], dtype=pl.String)
+        accepted = accepted.hstack([text]).unique(["example_id", "normalised"], keep="first", maintain_order=True)
+        accepted = accepted.drop("normalised")
+    wanted = accepted.join(examples.select("example_id", "wanted"), on="example_id", maintain_order="left")
+    return wanted.filter(pl.int_range(pl.len()).over("example_id") < pl.col("wanted")).drop("wanted")
 
 
 def _less(wanted: Mapping[str, int], got: Mapping[str, int]) -> dict[str, int]:

@@ -131,8 +131,8 @@ def fill_quotas(
 ) -> pl.DataFrame:
     """A QUOTAS frame: what each domain takes, has written and repeats, if nothing is rejected.
 
-    `unused` counts the real examples not yet drawn; `repeatable` names domains that have a row to repeat. A domain
-    is tail when its quota exceeds its unused real examples.
+    `unused` counts the rows that real examples not yet drawn can give; `repeatable` names domains that have a row to
+    repeat. A domain is tail when its quota exceeds its unused real examples' rows.
     """
     order, can_repeat = list(fill), set(repeatable)
     rows = []

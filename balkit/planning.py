@@ -3,12 +3,14 @@
 Low: nothing is rejected, and replies are as short as the shortest seen, or an eighth of the guess. Expected: no
 worked answer is rejected, of the written examples as many as is usual (`synthesize.expected_calls`), and replies are as
 long as those that are here already, or a guess from max_tokens. High: every try and every vote that the recipe allows,
-and every reply as long as allowed. A row that is rejected for good is replaced by another on top of that: only caps
-bound a run. What was paid for earlier and is served again is not subtracted.
+and every reply as long as allowed. Of examples without a reference, where a vote decides, each stage takes the domain's
+share. A row that is rejected for good is replaced by another on top of that: only caps bound a run. What was paid for
+earlier and is served again is not subtracted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,7 +150,7 @@ class _Planner:
             rows = self.stage(stage, unused, seen)
             parts.append(rows.with_columns(available=pl.col("domain").replace_strict(unused, return_dtype=pl.Int64)))
             for domain, take, make in rows.select("domain", "take", "make").iter_rows():
-                unused[domain] -= take
+                unused[domain] -= self.examples(take)
                 seen |= {domain} if take or make else set()
         quotas = pl.concat(parts, how="diagonal_relaxed")
         costs = self.costs(quotas)
@@ -158,6 +160,7 @@ class _Planner:
     def stage(self, stage: int, unused: Mapping[str, int], seen: set[str]) -> pl.DataFrame:
         """QUOTAS of a stage after what a domain lacks was given to others, as `assemble` does it."""
         fill, quotas = self.recipe.fill, self.basis.quotas(stage)
+        unused = {domain: examples * self.recipe.rationale.per_example for domain, examples in unused.items()}
         filled = balance.fill_quotas(quotas, stage=stage, unused=unused, repeatable=seen, fill=fill)
         lacking, total = dict(filled.select("domain", "short").iter_rows()), int(filled["short"].sum())
         if not total:
@@ -210,13 +213,15 @@ class _Planner:
     def asked(self, row: Mapping[str, Any]) -> dict[str, tuple[_Size, _Size, _Size]]:
         """Calls and tokens by purpose: low, expected, high. A purpose that is not asked for anything is left out."""
         section, rationale, domain = self.recipe.synthesis, self.recipe.rationale, row["domain"]
-        writing = synthesize.expected_calls(row["make"], section=section)
-        made, most = row["make"], writing.high * section.per_call  # written rows, expected and at most
-        own, own_most = (row["take"] + (0 if section.votes else n) for n in (made, most))
-        votes, votes_most = made * section.votes, most * section.votes * len(self.recipe.asked("vote"))
+        writing = synthesize.expected_calls(self.examples(row["make"]), section=section)
+        made, most = self.examples(row["make"]), writing.high * section.per_call  # written, expected and at most
+        more = max(0, rationale.per_example - min(section.votes, rationale.per_example))  # beside the votes
+        polled, asked = self.polled(row)
+        own = asked + (max(0, row["make"] - made * (rationale.per_example - more)) if more else 0)
+        votes, cascade = made * section.votes + polled * rationale.votes, len(self.recipe.asked("vote"))
         calls = {
-            "rationale": (own, own, own_most * rationale.tries),
-            "vote": (votes, votes, votes_most),
+            "rationale": (own, own, (asked + most * more) * rationale.tries),
+            "vote": (votes, votes, (most * section.votes + polled * rationale.votes) * cascade),
             "synthesis": (writing.low, writing.expected, writing.high),
         }
         found = {}
@@ -228,6 +233,29 @@ class _Planner:
                     _Size(n, n * r, n * w) for n, (r, w) in zip((low, expected, high), sizes, strict=True)
                 )
         return found  # type: ignore[return-value]
+
+    def examples(self, rows: int) -> int:
+        """Examples that bring so many rows."""
+        return synthesize.examples_for(rows, per_example=self.recipe.rationale.per_example)
+
+    def polled(self, row: Mapping[str, Any]) -> tuple[int, int]:
+        """Of the real rows that are taken: the examples to be voted on, and the worked answers of the others."""
+        if not self.recipe.rationale.votes:
+            return 0, row["take"]
+        share = self.unanswered.get((row["domain"], row["stage"] == 0), 0.0)
+        examples = row["take"] if row["stage"] == 0 else self.examples(row["take"])
+        return math.ceil(share * examples), row["take"] - math.floor(share * row["take"])
+
+    @cached_property
+    def unanswered(self) -> dict[tuple[str, bool], float]:
+        """The share of a domain's real examples, or (True) dev examples, that have no reference."""
+        share = pl.col("reference").is_null().mean()
+        parts = ((self.basis.real, False), (self.basis.dev, True))
+        return {
+            (domain, is_dev): blank
+            for examples, is_dev in parts
+            for domain, blank in examples.group_by("domain").agg(share).iter_rows()
+        }
 
     def each(self, purpose: str, domain: str) -> _Each:
         """Tokens of one call: as in earlier replies where there are any, else from the recipe's max_tokens.
@@ -328,7 +356,7 @@ class _Planner:
             notes.append(
                 f"no real training example: {', '.join(empty)}; examples there are written without any to go by"
             )
-        taken = int(rows.filter(pl.col("stage") > 0)["take"].sum())
+        taken = sum(self.examples(take) for take in rows.filter(pl.col("stage") > 0)["take"])
         share = 100 * taken / max(self.basis.real.height, 1)
         notes.append(f"{taken:,} of {self.basis.real.height:,} real examples are taken ({share:.0f} %)")
         if share > 30 and self.recipe.select.then != "random":

@@ -29,7 +29,7 @@ from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
 from balkit.reconcile import calls_of, ledger_of
 from balkit.runs import FORECAST, RunRecord, runs_of, write
-from balkit.synthesize import Channel
+from balkit.synthesize import Channel, examples_for
 from balkit.teacher import Ledger, Progress, Spent, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
 
@@ -209,7 +209,7 @@ class _Run:
         if dev.is_empty() or self.pool.committed(key) is not None:
             return
         self.say(0, "dev")
-        written = synthesize.rationales(dev, channel=self.channel(0, ledger, teacher))
+        written = synthesize.rationales(dev.with_columns(wanted=1), channel=self.channel(0, ledger, teacher))
         message = f"{recipe.name}: rationales for {dev.height} dev rows"
         self.pool.commit(Commit(message=message, key=key, rationales=written, calls=ledger.calls(self.run_id)))
 
@@ -395,8 +395,10 @@ class _Run:
     def candidates(self, stage: int) -> pl.DataFrame:
         """Examples worth scoring for a stage, with the student of the one before."""
         rows = self.rows(f"{self.run_id[:12]}-s{stage - 1}")
+        each = self.recipe.rationale.per_example
+        quotas = {domain: examples_for(rows, per_example=each) for domain, rows in self.quotas(stage).items()}
         return candidates(
-            self.quotas(stage),
+            quotas,
             self.unused(stage, rows),
             rows=rows,
             select=self.recipe.select,

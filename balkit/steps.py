@@ -178,7 +178,8 @@ def annotate(
         to = channel(
             ledger, recipe=recipe, labels=basis.labels, run_id=run_id, stage=0, teacher=teacher, progress=progress
         )
-        written = synthesize.rationales(left, channel=to)
+        wanted = 1 if split == "dev" else recipe.rationale.per_example
+        written = synthesize.rationales(left.with_columns(wanted=wanted), channel=to)
         message = f"{recipe.name}: rationales for {left.height} {split} rows"
         pool.commit(Commit(message=message, rationales=written, calls=ledger.calls(run_id)))
     return written

@@ -48,6 +48,7 @@ OTHER: dict[str, Any] = {
     "answers.labels": ["a", "b"],
     "vectors.model": "org/another",
     "rationale.temperature": 0.9,
+    "rationale.votes": 3,
     "rationale.instructions": "Be brief.",
     "synthesis.instructions": "Be various.",
     "student.base": "org/another",

@@ -5,7 +5,7 @@ Only what is declared is read, and only as whole words: a label is never found i
 that merely mentions a label declares nothing.
 """
 
-from balkit.answers.comparing import same
+from balkit.answers.comparing import grouped, same
 from balkit.answers.reading import completion, offered, parse
 
-__all__ = ["completion", "offered", "parse", "same"]
+__all__ = ["completion", "grouped", "offered", "parse", "same"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import combinations
 
 from balkit import texts
 from balkit.answers.mathematics import equal_expressions
@@ -33,6 +34,28 @@ def same(pairs: Iterable[tuple[str, str]], *, kind: Kind, timeout_s: float = 5.0
         return _same_math(pairs, timeout_s=timeout_s)
     equal = {"number": _same_number, "choice": _same_choice}.get(kind, _same_text)
     return [equal(left, right) for left, right in pairs]
+
+
+def grouped(answers: Sequence[Sequence[str | None]], *, kind: Kind) -> list[list[int | None]]:
+    """Of each list, which of its answers are the same: equal numbers, counted from 0 in the order of the list.
+
+    An answer joins the first group whose first answer it equals; None stays None. All lists are compared in one batch.
+    """
+    pairs = sorted({pair for one in answers for pair in combinations(dict.fromkeys(filter(None, one)), 2)})
+    equal = {pair for pair, verdict in zip(pairs, same(pairs, kind=kind), strict=True) if verdict}
+    found = []
+    for one in answers:
+        firsts: list[str] = []
+        numbers: list[int | None] = []
+        for answer in one:
+            if not answer:
+                numbers.append(None)
+                continue
+            at = next((n for n, first in enumerate(firsts) if first == answer or (first, answer) in equal), len(firsts))
+            firsts += [answer] if at == len(firsts) else []
+            numbers.append(at)
+        found.append(numbers)
+    return found
 
 
 def _same_text(left: str, right: str) -> bool:

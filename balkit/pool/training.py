@@ -18,9 +18,10 @@ ANSWERED: dict[str, pl.DataType] = {
 }
 
 
-def answered(examples: pl.DataFrame, rationales: pl.DataFrame) -> pl.DataFrame:
-    """EXAMPLES that have an accepted rationale, each with the first of them by id, in the order of the examples."""
-    accepted = rationales.filter("accepted").sort("rationale_id").unique("example_id", keep="first")
+def answered(examples: pl.DataFrame, rationales: pl.DataFrame, *, per_example: int = 1) -> pl.DataFrame:
+    """EXAMPLES with an accepted rationale, a row for each of the first `per_example` by id, in the examples' order."""
+    accepted = rationales.filter("accepted").sort("rationale_id")
+    accepted = accepted.filter(pl.int_range(pl.len()).over("example_id") < per_example)
     joined = examples.join(
         accepted.select("example_id", "rationale_id", "text", "answer", "author"),
         on="example_id",
@@ -32,11 +33,14 @@ def answered(examples: pl.DataFrame, rationales: pl.DataFrame) -> pl.DataFrame:
 def training_rows(rows: pl.DataFrame, *, stage: int, seed: int = 0, start: int = 0) -> pl.DataFrame:
     """SNAPSHOT_ROWS from rows with the columns of `ANSWERED`, in a seeded order that mixes the domains.
 
-    `position` counts from `start`. The order does not depend on that of the input.
+    Several rationales of an example are rows of their own, apart from each other. `position` counts from `start`. The
+    order does not depend on that of the input.
     """
+    first = pl.col("rationale_id") == pl.col("rationale_id").min().over("example_id", "copy")
+    which = pl.col("copy").cast(pl.String) + pl.when(first).then(pl.lit("")).otherwise(" " + pl.col("rationale_id"))
     shaped = rows.with_columns(
         row_id=identity.digests(rows.select("example_id", "rationale_id", "copy")).str.slice(0, 16),
-        order=identity.digests(rows.select(*_rank_key(seed, stage))),  # `texts.rank_key`
+        order=identity.digests(rows.with_columns(copy=which).select(*_rank_key(seed, stage))),  # `texts.rank_key`
         stage=pl.lit(stage, dtype=pl.Int64),
         answer=pl.col("answer").fill_null(""),
     )
@@ -45,5 +49,5 @@ def training_rows(rows: pl.DataFrame, *, stage: int, seed: int = 0, start: int =
 
 
 def _rank_key(seed: int, stage: int) -> list[pl.Expr]:
-    parts = [pl.lit(seed, pl.Int64), pl.lit(str(stage)), pl.col("example_id"), pl.col("copy").cast(pl.String)]
+    parts = [pl.lit(seed, pl.Int64), pl.lit(str(stage)), pl.col("example_id"), pl.col("copy")]
     return [part.alias(str(number)) for number, part in enumerate(parts)]

@@ -133,6 +133,9 @@ class Recipe(Section):
         for key in ("beta", "weights", "floor", "shrinkage"):  # came later: without them a digest is what it was
             if body["balance"][key] == Balance.model_fields[key].default:
                 del body["balance"][key]
+        for name in ("per_example", "votes"):
+            if getattr(self.rationale, name) == Rationale.model_fields[name].default:
+                del body["rationale"][name]
         for section, key in (("student", "base"), ("vectors", "model")):
             if _is_folder(body[section][key]):
                 body[section][key] = Path(body[section][key]).name

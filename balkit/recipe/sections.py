@@ -223,18 +223,41 @@ class Teachers(Section):
 class Rationale(Section):
     """How a worked answer is asked for (`synthesize.rationales`)."""
 
-    hint: bool = Field(default=True, description="show the teacher the reference answer (the paper does)")
-    tries: Positive = Field(default=2, description="samples an example may use up before it is rejected")
+    hint: bool = Field(
+        default=True,
+        description="show the teacher the reference answer (the paper does); without it, its answer must agree",
+    )
+    per_example: Positive = Field(
+        default=1, description="different worked answers of an example, each of them a row of the budget"
+    )
+    tries: Positive = Field(
+        default=2, description="samples an example may use up for each worked answer before it is rejected"
+    )
+    votes: int = Field(
+        default=0,
+        ge=0,
+        description="for an example without a reference: answers asked for, of which more than half must agree",
+    )
     max_tokens: Positive = 512
     temperature: float = Field(default=0.7, ge=0, le=2)
     instructions: str = Field(default="", description="added to the request: what a good worked answer looks like")
 
     @model_validator(mode="after")
     def _tries_differ(self) -> Self:
-        if self.tries > 1 and self.temperature == 0:
+        again = [name for name in ("tries", "per_example", "votes") if getattr(self, name) > 1]
+        if again and self.temperature == 0:
             raise ValueError(
-                "tries above 1 at temperature 0 would buy the same text again; raise temperature or set tries: 1"
+                f"{again[0]} above 1 at temperature 0 would buy the same text again; raise temperature or set "
+                f"{again[0]}: {'0' if again[0] == 'votes' else '1'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _votes_can_decide(self) -> Self:
+        if self.votes == 1:
+            raise ValueError("votes: 1 is a vote that nothing agrees with; set 2 or more, or 0 to take any whole text")
+        if 0 < self.votes < self.per_example:
+            raise ValueError(f"votes {self.votes} cannot bring per_example {self.per_example} worked answers; raise it")
         return self
 
 

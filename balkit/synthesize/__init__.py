@@ -5,7 +5,7 @@ run asks for the same keys and results do not depend on the order in which repli
 """
 
 from balkit.synthesize.asking import Ask, Channel, Line, rationales
-from balkit.synthesize.effort import Calls, expected_calls, sub_budget
+from balkit.synthesize.effort import Calls, examples_for, expected_calls, sub_budget
 from balkit.synthesize.writing import Sources, Written, write_examples
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Line",
     "Sources",
     "Written",
+    "examples_for",
     "expected_calls",
     "rationales",
     "sub_budget",

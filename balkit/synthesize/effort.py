@@ -21,6 +21,11 @@ class Calls:
     high: int
 
 
+def examples_for(rows: int, *, per_example: int) -> int:
+    """Examples that bring so many rows, where each gives `per_example`; the last one may give fewer."""
+    return -(-rows // per_example)
+
+
 def sub_budget(missing: int, *, section: Synthesis) -> int:
     """Synthesis calls a domain may use for its missing rows: ceil(missing x calls_per_row / per_call), at least 1."""
     return max(1, math.ceil(missing * section.calls_per_row / section.per_call)) if missing > 0 else 0

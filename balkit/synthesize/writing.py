@@ -28,7 +28,7 @@ class Written:
     """What came of it. `examples` holds the kept rows and the surplus ones; the latter have no rationale yet."""
 
     examples: pl.DataFrame  # EXAMPLES
-    rationales: pl.DataFrame  # RATIONALES of the kept rows, one accepted each; with votes 0 rejected tries too
+    rationales: pl.DataFrame  # RATIONALES of the kept rows, accepted; with votes 0 rejected tries too
     decisions: pl.DataFrame  # DECISIONS on every written row, and on every reply that held none
     calls_made: dict[str, int]  # synthesis calls of this invocation by domain
 
@@ -69,9 +69,9 @@ def write_examples(
     a domain's earlier synthesis calls of this run: ordinals go on there.
 
     Every new row goes through `verify.new_examples`; then `votes` independent answers without a hint must all agree
-    with the written one (else `vote_disagrees`), and the first of them becomes its rationale; where they do not and the
-    channel has a cascade for votes, its next teacher's votes count instead. With votes 0 a hinted
-    rationale is asked for instead. Rows beyond what is missing are not answered: decision `surplus`, not kept.
+    with the written one (else `vote_disagrees`), and the first of them, `per_example` at most, become its rationales;
+    where they do not and the channel has a cascade for votes, its next teacher's votes count instead. With votes 0 a
+    hinted rationale is asked for instead. Rows beyond what is missing are not answered: decision `surplus`, not kept.
     Decisions: step `verify`, `vote` or `synthesis`; a refused row's `detail` is JSON with its prompt, its answer and
     why; a reply without rows (`unparsable`, `cut_off`, `malformed`, `call_failed`) stands under its call's key.
     Independent of the order of replies. What `channel.ask` raises passes through.
@@ -293,7 +293,7 @@ class _Writing:
         votes = self.section.votes
         if agreeing and (not votes or len(agreeing) == len(asked)):
             domain.kept.append(row)
-            self.worked.extend(asked[:1] if votes else asked)
+            self.worked.extend(asked[: self.channel.section.per_example] if votes else asked)
             return
         domain.good -= 1
         failed = any(one.reason == "call_failed" for one in asked)
