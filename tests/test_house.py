@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "balkit"
 #: From the ground up. A room imports from lower floors only, so rooms on one floor do not know each other.
 FLOORS = [
     {"errors"},
-    {"texts", "frames", "assets", "tokens", "events"},
+    {"texts", "frames", "assets", "tokens", "events", "languages"},
     {"recipe"},
     {"answers", "diversity", "duplicates"},
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
@@ -49,11 +49,22 @@ KEPT_IN = {
     "tokenizers": "student",
     "safetensors": "student",
     "math_verify": "answers",
+    "py3langid": "languages.py",
     "matplotlib": "report",
 }
 
 #: What `import balkit` and `import balkit.cli` must not load.
-HEAVY = ["torch", "transformers", "litellm", "openai", "sentence_transformers", "hnswlib", "sklearn", "duckdb"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "litellm",
+    "openai",
+    "sentence_transformers",
+    "hnswlib",
+    "sklearn",
+    "duckdb",
+    "py3langid",
+]
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
