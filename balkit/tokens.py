@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,13 +13,38 @@ import polars as pl
 BYTES_PER_TOKEN = 3
 
 
+#: The messages of one conversation, `role` and `content` (and what else the template reads) in each.
+Chat = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Length:
+    """Tokens of a conversation: `total`, and of these the ones after the last assistant's header, which are trained."""
+
+    total: int
+    trained: int
+
+
 @dataclass(frozen=True)
 class Counter:
-    """How tokens are counted: `count` gives the tokens of a text. An estimate is not `exact`; its `name` says so."""
+    """How tokens are counted: `count` gives the tokens of a text. An estimate is not `exact`; its `name` says so.
+
+    `chats` gives the lengths of conversations as the student's chat template writes them; without it they are sums of
+    their texts. `context` is the most tokens the student reads, where that is known.
+    """
 
     name: str
     exact: bool
     count: Callable[[str], int]
+    chats: Callable[[Sequence[Chat]], list[Length]] | None = None
+    context: int | None = None
+
+    def measure(self, chats: Sequence[Chat]) -> list[Length]:
+        """The length of every conversation, in order."""
+        if self.chats is not None:
+            return self.chats(chats)
+        counts = [[sum(self.count(text) for at, text in m.items() if at != "role") for m in chat] for chat in chats]
+        return [Length(sum(each), each[-1]) for each in counts]
 
 
 def estimate() -> Counter:

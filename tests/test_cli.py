@@ -97,6 +97,10 @@ def test_from_add_to_export_each_step_says_what_comes_next(balkit: Balkit, pool:
     code, out, _ = balkit("export", pool, snapshot, "--to", "trl", "--out", "exports", "--json")
     assert code == 0
     assert len((tmp_path / "exports/trl/data/train.jsonl").read_text().splitlines()) == 12
+    code, out, _ = balkit("export", pool, snapshot, "--to", "all", "--out", "everything")
+    assert (code, "NO TOKENIZER" in out, "trainable" in out, "sequence_len=512" in out) == (0, True, True, True)
+    assert balkit("export", pool, snapshot, "--to", "trl", "--out", "x", "--max-length", "1")[0] == 1
+    assert not (tmp_path / "x").exists()
     code, out, _ = balkit("spend", pool, "--json")
     assert sum(row["calls"] for row in json.loads(out)["rows"]) == 12
     code, out, _ = balkit("sql", pool, "SELECT count(*) AS n FROM snapshot_rows", "--json")

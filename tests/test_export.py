@@ -90,13 +90,13 @@ def test_rows_keep_the_order_of_the_snapshot_whatever_the_frame(tmp_path):
 def test_every_target_writes_the_same_bytes_twice(tmp_path):
     for name in ("a", "b"):
         validation = snapshot_rows({"prompt": "new"}, split="dev")
-        export(Frozen(snapshot_rows({}, {})), to=list(TARGETS), out=tmp_path / name, validation=validation)
+        export(Frozen(snapshot_rows(*[{}] * 12)), to=list(TARGETS), out=tmp_path / name, validation=validation)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
 def test_provenance_stands_in_the_sidecar_with_the_line_of_each_row(tmp_path):
     rows = snapshot_rows({"answer": " "}, {"domain": "../../etc", "origin": "synthetic"})
-    export(Frozen(rows), to=["trl"], out=tmp_path / "out")
+    export(Frozen(rows), to=["trl"], out=tmp_path / "out", options=Options(drop_refused=True))
     sidecar = pl.read_parquet(tmp_path / "out/rows.parquet")
     assert sidecar.select("row_id", "line", "kept", "reason").rows() == [
         ("train0", None, False, "empty_answer"),
@@ -112,7 +112,7 @@ def test_every_dropped_row_has_a_reason_in_the_report(tmp_path):
     rows = snapshot_rows(
         {}, {"answer": ""}, {"prompt": " "}, {"rationale": "a </think> b"}, {"rationale": "word " * 50}
     )
-    options = Options(rationale="think", tokens=WORDS, max_length=40)
+    options = Options(rationale="think", tokens=WORDS, max_length=40, drop_long=True, drop_refused=True)
     report = export(Frozen(rows), to=["trl"], out=tmp_path / "out", options=options)
     dropped = {"empty_answer": 1, "empty_prompt": 1, "over_length": 1, "think_tag_in_rationale": 1}
     assert report.dropped == {"train": dropped}
@@ -147,7 +147,8 @@ def test_sft_yaml_sets_a_limit_that_holds_the_longest_row(tmp_path):
     config = yaml.safe_load((tmp_path / "out/trl/sft.yaml").read_text())
     assert 3000 < config["max_length"] <= 3200
     assert report.content["targets"]["trl"] == {
-        "default_limit": 1024, "rows_over_default_limit": 1, "settings": {"max_length": config["max_length"]},
+        "default_limit": 1024, "rows_over_default_limit": 1, "setting": "max_length", "fate": "longer rows are cut",
+        "settings": {"max_length": config["max_length"]}, "compared_with": "trl 1.16.0",
     }  # fmt: skip
     assert "eval_strategy" not in config
 
@@ -178,7 +179,7 @@ def test_quantiles_are_lengths_that_occur_and_rise(lengths):
 
 
 def test_unknown_targets_are_named_with_the_known_ones(tmp_path):
-    with pytest.raises(ExportError, match=r"'trll'; known: trl, hf, jsonl"):
+    with pytest.raises(ExportError, match=r"'trll'; known: trl, axolotl"):
         export(Frozen(snapshot_rows({})), to=["trl", "trll"], out=tmp_path / "out")
 
 
@@ -225,8 +226,9 @@ def test_an_empty_folder_and_missing_parents_are_fine(tmp_path):
 def test_a_failed_export_leaves_what_was_there(tmp_path):
     export(Frozen(snapshot_rows({})), to=["trl"], out=tmp_path / "out")
     before = tree(tmp_path)
+    options = Options(overwrite=True, drop_refused=True)
     with pytest.raises(ExportError, match="no row is left"):
-        export(Frozen(snapshot_rows({"answer": ""})), to=["trl"], out=tmp_path / "out", options=Options(overwrite=True))
+        export(Frozen(snapshot_rows({"answer": ""})), to=["trl"], out=tmp_path / "out", options=options)
     assert tree(tmp_path) == before
 
 
@@ -274,13 +276,13 @@ def test_control_tokens_are_kept_and_reported(tmp_path):
 
 def test_names_never_become_paths(tmp_path):
     evil = Frozen(snapshot_rows({"domain": "../../d", "author": "/etc/passwd"}), snapshot_id="../../evil")
-    export(evil, to=list(TARGETS), out=tmp_path / "deep/er/out")
+    export(evil, to=["all"], out=tmp_path / "deep/er/out")
     outside = {path for path in tmp_path.rglob("*") if path.is_file()} - set((tmp_path / "deep/er/out").rglob("*"))
     assert outside == set()
 
 
 def test_the_report_lists_every_other_file_with_its_digest(tmp_path):
-    report = export(Frozen(snapshot_rows({})), to=list(TARGETS), out=tmp_path / "out")
+    report = export(Frozen(snapshot_rows({})), to=["all"], out=tmp_path / "out")
     found = {name: entry["sha256"] for name, entry in report.content["files"].items()}
     on_disk = tree(tmp_path / "out")
     del on_disk["EXPORT_REPORT.json"]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, json_out, progress
+from balkit.cli.show import Json, frame_out, json_out, progress
 
 recipes_app = typer.Typer(help="The recipes that ship with balkit.", no_args_is_help=True)
 
@@ -20,46 +20,84 @@ def register(app: typer.Typer) -> None:
     app.add_typer(recipes_app, name="recipes")
 
 
+def _list_targets(asked: bool) -> None:
+    if asked:
+        from balkit.exports import TARGETS
+
+        width = max(map(len, TARGETS))
+        typer.echo("\n".join(f"{name:{width}}  {target.about}" for name, target in TARGETS.items()))
+        raise typer.Exit
+
+
 def export(
     pool: PoolPath,
     snapshot: Annotated[str, typer.Argument(help="A snapshot's id, or latest.", metavar="SNAPSHOT")],
-    to: Annotated[str, typer.Option(help="Targets, with commas: trl, hf, jsonl.")],
+    to: Annotated[str, typer.Option(help="Targets, with commas, or all; `balkit export --targets` lists them.")],
     out: Annotated[Path, typer.Option(help="The folder to write; one folder a target inside.")],
     rationale: Annotated[
-        Literal["inline", "think", "none"], typer.Option(help="Where the worked answer goes.")
+        Literal["inline", "think", "reasoning_content", "none"], typer.Option(help="Where the worked answer goes.")
     ] = "inline",
     system: Annotated[str | None, typer.Option(help="A system message for every row.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="The student's, for exact lengths: a folder, or a name on the hub.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens; written into the target's config.")] = None,
+    drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out rows that are too long.")] = False,
+    drop_refused: Annotated[
+        bool, typer.Option("--drop-refused", help="Leave out rows that would train on nothing.")
+    ] = False,
     data_license: Annotated[str | None, typer.Option("--license", help="Of the data, for the hf card.")] = None,
+    keep_formulas: Annotated[bool, typer.Option("--keep-formulas", help="In csv; escaped otherwise.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    targets: Annotated[
+        bool, typer.Option("--targets", callback=_list_targets, is_eager=True, help="List the targets and exit.")
+    ] = False,
     as_json: bool = Json,
 ) -> None:
     """Write a snapshot for a training stack, with the dev split as validation.
 
-    Example: balkit export pools/math 3f2a9c1b7d10-s3 --to trl,hf --out exports
+    Example: balkit export pools/math 3f2a9c1b7d10-s3 --to trl,hf --out exports --tokenizer models/student
     """
-    from balkit.exports import Options
+    from balkit.exports import Options, around
     from balkit.exports import export as write
     from balkit.pool import Pool
     from balkit.steps import validation_rows
+    from balkit.student import counter
 
     opened = Pool.open(pool)
     found = opened.snapshot(snapshot)
     options = Options(
-        rationale=rationale, system=system, max_length=max_length, license=data_license, overwrite=overwrite
+        rationale=rationale,
+        system=system,
+        tokens=counter(tokenizer) if tokenizer else None,
+        max_length=max_length,
+        drop_long=drop_long,
+        drop_refused=drop_refused,
+        license=data_license,
+        keep_formulas=keep_formulas,
+        overwrite=overwrite,
     )
-    targets = [name.strip() for name in to.split(",") if name.strip()]
+    named = [name.strip() for name in to.split(",") if name.strip()]
     dev = validation_rows(opened, at=found.version)
-    report = write(found, to=targets, out=out, validation=dev if dev.height else None, options=options)
+    report = write(
+        found,
+        to=named,
+        out=out,
+        validation=dev if dev.height else None,
+        options=options,
+        background=around(opened, found),
+    )
     if said := opened.said_of_refused(found.snapshot_id):
         typer.echo(said, err=True)
     if as_json:
         json_out(dict(report.content))
         return
-    typer.echo(", ".join(f"{rows} {part} rows" for part, rows in report.rows.items()) + f" for {', '.join(targets)}")
+    counted = report.content["tokens"]
+    frame_out(report.lengths(), as_json=False, title=f"tokens a row, by {counted['counter']}")
+    frame_out(report.by_target(), as_json=False, title="\ntargets")
     for warning in report.warnings:
         typer.echo(warning)
-    typer.echo(f"{out}: see EXPORT_REPORT.json there")
+    typer.echo(f"{out}: see EXPORT_REPORT.json there, and README.md of each target")
 
 
 @recipes_app.command("list")

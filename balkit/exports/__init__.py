@@ -9,29 +9,62 @@ out/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from balkit import texts
 from balkit.errors import ExportError
-from balkit.exports import files, hf, jsonl, trl
-from balkit.exports.files import Material, Written
+from balkit.exports import axolotl, files, hf, hosted, llamafactory, mlx, nemo, plain, trl, unsloth, verl
+from balkit.exports.background import Background, around
+from balkit.exports.material import Material, Target
 from balkit.exports.report import build
-from balkit.exports.rows import EXPORT_ROWS, PROVENANCE, Options, prepare
+from balkit.exports.rows import (
+    EXPORT_ROWS,
+    PROVENANCE,
+    Options,
+    families,
+    kept_apart,
+    prepare,
+    refuse_unfit,
+    refuse_unheard,
+)
 
 if TYPE_CHECKING:
     from balkit.pool import Snapshot
 
-__all__ = ["TARGETS", "ExportReport", "Options", "export"]
+__all__ = ["TARGETS", "Background", "ExportReport", "Options", "around", "export"]
 
 #: Every target by name.
-TARGETS: Mapping[str, Callable[[Material, Path], Written]] = {"trl": trl.write, "hf": hf.write, "jsonl": jsonl.write}
+TARGETS: Mapping[str, Target] = {
+    "trl": trl.TARGET,
+    "axolotl": axolotl.TARGET,
+    "llamafactory": llamafactory.TARGET,
+    "unsloth": unsloth.TARGET,
+    "mlx": mlx.TARGET,
+    "nemo": nemo.TARGET,
+    "verl": verl.SFT,
+    "verl-rl": verl.RL,
+    "openai": hosted.OPENAI,
+    "azure": hosted.AZURE,
+    "together": hosted.TOGETHER,
+    "fireworks": hosted.FIREWORKS,
+    "hf": hf.TARGET,
+    "jsonl": plain.JSONL,
+    "parquet": plain.PARQUET,
+    "csv": plain.CSV,
+}
 
-DEFAULTS = Options()
+#: The columns of rows.parquet. Cost is that of the call that wrote the rationale, in US dollars.
+SIDECAR = [*PROVENANCE, "version", "call_key", "model", "cost_usd"]
+
+#: Stands for every target that can take the rows; the others are named in the report.
+ALL = "all"
+
+DEFAULTS, NOTHING = Options(), Background()
 
 
 @dataclass(frozen=True)
@@ -44,6 +77,26 @@ class ExportReport:
     warnings: tuple[str, ...]
     content: Mapping[str, Any]
 
+    def by_target(self) -> pl.DataFrame:
+        """One row a target: its default limit, the rows that pass it, what becomes of them, the settings written."""
+        rows = [
+            {
+                "target": name,
+                "default limit": body["default_limit"],
+                "rows over it": body.get("rows_over_default_limit"),
+                "which": body.get("fate"),
+                "set here": ", ".join(f"{key}={value}" for key, value in body["settings"].items()),
+                "compared with": body["compared_with"],
+            }
+            for name, body in self.content["targets"].items()
+        ]
+        return pl.DataFrame(rows)
+
+    def lengths(self) -> pl.DataFrame:
+        """One row a part: rows, and tokens (p50, p95, max, total, trainable)."""
+        tokens = self.content["tokens"]
+        return pl.DataFrame([{"part": part, "rows": count} | tokens[part] for part, count in self.rows.items()])
+
 
 def export(
     snapshot: Snapshot,
@@ -52,22 +105,26 @@ def export(
     out: str | Path,
     validation: pl.DataFrame | None = None,
     options: Options = DEFAULTS,
+    background: Background = NOTHING,
 ) -> ExportReport:
     """Write a snapshot for the targets named in `to`, each into `out/<target>/`, all or nothing.
 
-    `validation` holds SNAPSHOT_ROWS from the pool's dev split. A row whose prompt stands in the train part is left
-    out of the validation part. The same snapshot and options give the same bytes under the same package versions.
-    Raises `ExportError` (unknown target, folder not empty, rows of a wrong split, nothing to write) and `FrameError`.
+    `to` may be `all`: every target that can take these rows. `validation` holds SNAPSHOT_ROWS from the pool's dev
+    split. A row whose prompt stands in the train part is left out of the validation part, and so is one of a family
+    (`background.parents`) that has a row in the train part. The same snapshot and options give the same bytes under
+    the same package versions. Raises `ExportError` (unknown target, rows that a target cannot take, folder not empty,
+    rows of a wrong split, nothing to write) and `FrameError`.
     """
-    targets = _targets(to)
     _sound(options)
-    train = prepare(snapshot.rows, part="train", snapshot_id=snapshot.snapshot_id, options=options)
-    taken = frozenset(texts.normalised(prompt) for prompt in _prompts(train))
-    held_out = EXPORT_ROWS.empty()
+    named = _named(to)
+    given = partial(prepare, snapshot_id=snapshot.snapshot_id, options=options)
+    train, held_out = given(snapshot.rows, part="train"), EXPORT_ROWS.empty()
     if validation is not None:
-        held_out = prepare(
-            validation, part="validation", snapshot_id=snapshot.snapshot_id, options=options, taken=taken
-        )
+        apart = kept_apart(train.filter("kept"), validation, family=families(background.parents))
+        held_out = given(validation, part="validation", apart=apart)
+    considered = pl.concat([train, held_out])
+    refuse_unfit(considered, options=options)
+    refuse_unheard(train, options=options)
     material = Material(
         train=train.filter("kept"),
         validation=held_out.filter("kept"),
@@ -75,22 +132,35 @@ def export(
         digest=snapshot.digest,
         version=snapshot.version,
         options=options,
+        background=background,
     )
-    considered = pl.concat([train, held_out])
     if not material.train.height:
         reasons = ", ".join(sorted(set(train["reason"].drop_nulls()))) or "the snapshot has no rows"
         raise ExportError(f"snapshot {snapshot.snapshot_id}: no row is left to export ({reasons})")
-    return _write(material, considered, targets=targets, out=Path(out))
+    refusals = {name: why for name in named or TARGETS if (why := TARGETS[name].refusal(material))}
+    if refusals and named:
+        raise ExportError("; ".join(f"{name} {why}" for name, why in refusals.items()))
+    targets = {name: TARGETS[name] for name in named or TARGETS if name not in refusals}
+    return _write(material, considered, targets=targets, left_out=refusals, out=Path(out))
 
 
-def _write(material: Material, considered: pl.DataFrame, *, targets: list[str], out: Path) -> ExportReport:
+def _write(
+    material: Material,
+    considered: pl.DataFrame,
+    *,
+    targets: Mapping[str, Target],
+    left_out: Mapping[str, str],
+    out: Path,
+) -> ExportReport:
     with files.place(out, overwrite=material.options.overwrite) as folder:
-        written = {}
-        for target in targets:
-            (folder / target).mkdir()
-            written[target] = TARGETS[target](material, folder / target)
-        files.write_parquet(considered.select(PROVENANCE), folder / files.SIDECAR)
-        content = build(material, considered, written=written, listing=files.listing(folder))
+        settings = {}
+        for name, target in targets.items():
+            (folder / name).mkdir()
+            settings[name] = target.write(material, folder / name)
+        lineage = partial(_lineage, material, considered)
+        files.write_parquet(lineage, folder / files.SIDECAR, schema=files.arrow_schema(SIDECAR))
+        listing = files.listing(folder)
+        content = build(material, considered, targets=targets, settings=settings, left_out=left_out, listing=listing)
         files.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", folder / files.REPORT)
     return ExportReport(
         out=out,
@@ -101,13 +171,21 @@ def _write(material: Material, considered: pl.DataFrame, *, targets: list[str], 
     )
 
 
-def _targets(to: Sequence[str]) -> list[str]:
+def _lineage(material: Material, considered: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    with_calls = considered.select(PROVENANCE).join(
+        material.background.calls, on="rationale_id", how="left", maintain_order="left"
+    )
+    return with_calls.with_columns(version=material.version).select(SIDECAR).iter_rows(named=True)
+
+
+def _named(to: Sequence[str]) -> list[str]:
+    """The targets asked for, each once; empty for all of them."""
     named = [to] if isinstance(to, str) else list(dict.fromkeys(to))
-    unknown = [name for name in named if name not in TARGETS]
+    unknown = [name for name in named if name not in TARGETS and name != ALL]
     if unknown or not named:
         asked = ", ".join(repr(name) for name in unknown) or "none was named"
-        raise ExportError(f"unknown export target: {asked}; known: {', '.join(TARGETS)}")
-    return named
+        raise ExportError(f"unknown export target: {asked}; known: {', '.join([*TARGETS, ALL])}")
+    return [] if ALL in named else named
 
 
 def _sound(options: Options) -> None:
@@ -121,7 +199,3 @@ def _sound(options: Options) -> None:
             raise ExportError(f"{name}: character {error.start} is a lone surrogate and cannot be written") from error
     if options.max_length is not None and options.max_length < 1:
         raise ExportError(f"max_length: {options.max_length} is not a positive number of tokens")
-
-
-def _prompts(prepared: pl.DataFrame) -> list[str]:
-    return [messages[-2]["content"] for messages in prepared.filter("kept")["messages"].to_list()]

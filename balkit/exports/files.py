@@ -6,10 +6,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,91 +19,68 @@ import pyarrow.parquet
 import yaml
 
 from balkit.errors import ExportError
-from balkit.exports.rows import EXPORT_ROWS, Options
-from balkit.tokens import worst_case
+from balkit.exports.rows import EXPORT_ROWS, SLICE
 
 #: What the report and the sidecar are called. The report marks a folder as an export.
 REPORT = "EXPORT_REPORT.json"
 SIDECAR = "rows.parquet"
 
-_SLICE = 10_000  # rows held as Python objects at once, and rows of a Parquet row group
 _LINE_BREAKS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
 _ARROW = {pl.String(): pa.string(), pl.Int64(): pa.int64(), pl.Boolean(): pa.bool_()}
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a target gets: EXPORT_ROWS of both parts (kept rows only, in order) and where they come from."""
-
-    train: pl.DataFrame
-    validation: pl.DataFrame
-    snapshot_id: str
-    digest: str
-    version: int
-    options: Options
-
-    @property
-    def parts(self) -> dict[str, pl.DataFrame]:
-        """The parts that have rows, by the name that their files carry."""
-        both = {"train": self.train, "validation": self.validation}
-        return {name: rows for name, rows in both.items() if rows.height}
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row, texts only; a bound in UTF-8 bytes when the counter is an estimate."""
-        return max(max(self._lengths(rows)) for rows in self.parts.values())
-
-    def _lengths(self, rows: pl.DataFrame) -> Iterator[int]:
-        if self.options.counter.exact:
-            return iter(rows["n_tokens"])
-        return (sum(worst_case(message["content"]) for message in messages) for messages in rows["messages"])
+Rows = Callable[[], Iterator[Mapping[str, object]]]
 
 
-@dataclass(frozen=True)
-class Written:
-    """What a target did: its trainer's own limit on tokens a row (None: no limit), the settings written beside the
-    data because of it, and the commands that use the files."""
+def write_jsonl(rows: Rows, path: Path, *, schema: pa.Schema = None, byte_order_mark: bool = False) -> None:
+    """One JSON object a line, UTF-8, `\n` ends; the other Unicode line breaks are escaped. Read back and compared.
 
-    default_limit: int | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-
-def write_jsonl(rows: Callable[[], Iterator[Mapping[str, object]]], path: Path) -> None:
-    """One JSON object a line, UTF-8, `\\n` ends; the other Unicode line breaks are escaped. Read back and compared.
-
-    `rows` is called twice, so that no file is ever held in memory as Python objects.
+    `rows` is called twice, so that no file is ever held in memory as Python objects. Types are read off the file, as
+    trainers do, unless a schema is given.
     """
     longest = 0
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with path.open("w", encoding="utf-8-sig" if byte_order_mark else "utf-8", newline="\n") as file:
         for row in rows():
             text = json.dumps(row, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
             text = text.translate(_LINE_BREAKS) + "\n"
             longest = max(longest, 4 * len(text))  # bytes, at most
             file.write(text)
-    options = pa.json.ReadOptions(block_size=max(longest, 1 << 20))
-    _same(pa.json.read_json(path, read_options=options), rows(), path=path)
+    reader = pa.json.open_json(
+        path,
+        read_options=pa.json.ReadOptions(block_size=max(longest, 1 << 20), use_threads=False),
+        parse_options=pa.json.ParseOptions(explicit_schema=schema) if schema else None,
+    )
+    _same(reader, rows(), path=path)
 
 
-def write_parquet(rows: pl.DataFrame, path: Path) -> None:
-    """A Parquet file under an explicit Arrow schema, with a page index. Read back and compared."""
-    schema = arrow_schema(rows)
+def write_parquet(rows: Rows, path: Path, *, schema: pa.Schema) -> None:
+    """A Parquet file under an explicit Arrow schema, with a page index. Read back and compared; see `write_jsonl`."""
     with pa.parquet.ParquetWriter(path, schema, compression="zstd", write_page_index=True) as file:
-        for part in rows.iter_slices(_SLICE):
-            file.write_table(pa.Table.from_pylist(part.to_dicts(), schema=schema))
-    _same(pa.parquet.read_table(path), rows.iter_rows(named=True), path=path)
+        for some in pieces(rows()):
+            file.write_table(pa.Table.from_pylist(some, schema=schema))
+    with pa.parquet.ParquetFile(path) as file:
+        _same(file.iter_batches(batch_size=SLICE), rows(), path=path)
 
 
-def arrow_schema(rows: pl.DataFrame) -> pa.Schema:
-    """Explicit Arrow types for columns that come from EXPORT_ROWS; a message is a struct of role and content."""
-    nullable = EXPORT_ROWS.nullable
+def arrow_schema(columns: Sequence[str], *, message: Sequence[str] = ("role", "content")) -> pa.Schema:
+    """Explicit Arrow types for columns of EXPORT_ROWS, of the sidecar, and `messages`, a list of structs of strings."""
+    types, nullable = EXPORT_ROWS.columns, EXPORT_ROWS.nullable | {"call_key", "model", "cost_usd"}
+    made = {"messages": pa.list_(pa.struct([(name, pa.string()) for name in message])), "version": pa.int64()}
+    made |= {"cost_usd": pa.float64()} | dict.fromkeys(("teacher", "call_key", "model"), pa.string())
     return pa.schema(
-        pa.field(name, _ARROW.get(dtype, _MESSAGES), nullable=name in nullable) for name, dtype in rows.schema.items()
+        pa.field(name, made.get(name) or _ARROW[types[name]], nullable=name in nullable) for name in columns
     )
 
 
+def pieces(rows: Iterable[Mapping[str, object]]) -> Iterator[list[Mapping[str, object]]]:
+    """The rows in lists of at most SLICE."""
+    each = iter(rows)
+    while some := list(islice(each, SLICE)):
+        yield some
+
+
 def write_text(text: str, path: Path) -> None:
-    """A UTF-8 text file with `\\n` ends."""
+    """A UTF-8 text file with `\n` ends."""
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -178,8 +154,8 @@ def _exported(out: Path) -> set[str]:
         raise ExportError(f"{out / REPORT}: cannot be read ({error}); delete the folder, or choose another") from error
 
 
-def _same(table: pa.Table, rows: Iterator[Mapping[str, object]], *, path: Path) -> None:
-    read = (row for batch in table.to_batches(max_chunksize=_SLICE) for row in batch.to_pylist())
+def _same(batches: Iterable[pa.RecordBatch], rows: Iterator[Mapping[str, object]], *, path: Path) -> None:
+    read = (row for batch in batches for row in batch.to_pylist())
     for at, (found, row) in enumerate(zip_longest(read, rows)):
         if found != row:
             raise ExportError(f"{path.name}: row {at} does not read back as it was written")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
-from balkit.exports.files import Material, Written, write_parquet, write_text, yaml_text
-from balkit.exports.rows import canonical
+from balkit.exports.files import write_parquet, write_text, yaml_text
+from balkit.exports.material import Material, Target
+from balkit.exports.plain import CANONICAL_ROW, canonical_rows, canonical_schema
 
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 _NO_LICENSE = "No license was stated when it was exported; ask whoever made it."
@@ -43,13 +46,14 @@ rows = load_dataset("path/to/this/folder", split="train")  # or the name you pub
 """
 
 
-def write(material: Material, folder: Path) -> Written:
+def write(material: Material, folder: Path) -> Mapping[str, object]:
     """The card and one Parquet file a split, under an explicit Arrow schema."""
     (folder / "data").mkdir()
-    for part, rows in material.parts.items():
-        write_parquet(canonical(rows), folder / "data" / f"{part}-00000-of-00001.parquet")
+    for part in material.parts:
+        path = folder / "data" / f"{part}-00000-of-00001.parquet"
+        write_parquet(partial(canonical_rows, material, part), path, schema=canonical_schema(material))
     write_text(_card(material), folder / "README.md")
-    return Written()
+    return {}
 
 
 def _card(material: Material) -> str:
@@ -83,3 +87,12 @@ def _cell(text: str) -> str:
     """Text that cannot break out of a Markdown table cell or turn into markup."""
     plain = " ".join(text.split())
     return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!" else char for char in plain)
+
+
+TARGET = Target(
+    write=write,
+    about="a dataset folder with its card",
+    files="data/*.parquet",
+    row=CANONICAL_ROW,
+    reader="datasets 5.2.0",
+)

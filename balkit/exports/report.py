@@ -8,33 +8,40 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from balkit.exports.files import Material, Written
+from balkit.exports.material import Material, Target
 from balkit.exports.rows import control_tokens, quantiles
+
+#: What an export says, first of all, where lengths could not be counted.
+NO_TOKENIZER = (
+    "NO TOKENIZER: lengths are by {counter}, so no length was checked against the student's context; give the "
+    "student's tokenizer (--tokenizer FOLDER or NAME) for exact ones"
+)
 
 
 def build(
     material: Material,
     considered: pl.DataFrame,
     *,
-    written: Mapping[str, Written],
+    targets: Mapping[str, Target],
+    settings: Mapping[str, Mapping[str, object]],
+    left_out: Mapping[str, str],
     listing: Mapping[str, Mapping[str, object]],
 ) -> dict[str, Any]:
-    """The report as a JSON value. Lengths are tokens of the counter named there, texts only, without the template's."""
+    """The report as a JSON value. Lengths are tokens of the counter named there.
+
+    `settings` are those written beside the data of each target; `left_out` says why targets were not written.
+    """
     options = material.options
-    settings = {
-        "rationale": options.rationale,
-        "system": options.system,
-        "max_length": options.max_length,
-        "license": options.license,
-    }
+    named = ("rationale", "system", "max_length", "drop_long", "drop_refused", "license", "pairs", "keep_formulas")
     return {
         "snapshot": {"id": material.snapshot_id, "digest": material.digest, "version": material.version},
-        "options": settings,
+        "options": {name: getattr(options, name) for name in named},
         "rows": {part: rows.height for part, rows in material.parts.items()},
         "dropped": _dropped(considered),
         "tokens": _tokens(material),
-        "targets": {name: _target(material, done) for name, done in written.items()},
-        "warnings": _warnings(material, considered, written=written),
+        "targets": {name: _target(material, target, settings[name]) for name, target in targets.items()},
+        "targets_left_out": dict(left_out),
+        "warnings": _warnings(material, considered, targets=targets, left_out=left_out),
         "check": {"done": "every data file was read back and compared", "loader": f"pyarrow {pa.__version__}"},
         "files": dict(listing),
     }
@@ -55,24 +62,29 @@ def _tokens(material: Material) -> dict[str, Any]:
         | {"total": int(rows["n_tokens"].sum()), "trainable": int(rows["completion_tokens"].sum())}
         for part, rows in material.parts.items()
     }
-    return {"counter": counter.name, "exact": counter.exact, **lengths}
+    about = {"counter": counter.name, "exact": counter.exact, "context": counter.context}
+    return about | {"template": counter.chats is not None} | lengths
 
 
 def _over(material: Material, limit: int) -> int:
     return sum(int((rows["n_tokens"] > limit).sum()) for rows in material.parts.values())
 
 
-def _target(material: Material, done: Written) -> dict[str, Any]:
-    if done.default_limit is None:
-        return {"default_limit": None}
-    over = _over(material, done.default_limit)
-    return {"default_limit": done.default_limit, "rows_over_default_limit": over, "settings": dict(done.settings)}
+def _target(material: Material, target: Target, settings: Mapping[str, object]) -> dict[str, Any]:
+    found: dict[str, Any] = {"compared_with": target.reader, "settings": dict(settings), "default_limit": None}
+    if target.limit is not None:
+        found["default_limit"] = target.limit.tokens
+        found["rows_over_default_limit"] = _over(material, target.limit.tokens)
+        found["setting"], found["fate"] = target.limit.setting, target.limit.fate
+    return found
 
 
-def _warnings(material: Material, considered: pl.DataFrame, *, written: Mapping[str, Written]) -> list[str]:
+def _warnings(
+    material: Material, considered: pl.DataFrame, *, targets: Mapping[str, Target], left_out: Mapping[str, str]
+) -> list[str]:
     counter, said = material.options.counter, []
     if not counter.exact:
-        said.append(f"lengths are by {counter.name}; give the student's tokenizer for exact ones")
+        said.append(NO_TOKENIZER.format(counter=counter.name))
     dropped = considered.height - sum(rows.height for rows in material.parts.values())
     if dropped:
         said.append(f"{dropped} of {considered.height} rows were left out; rows.parquet says why")
@@ -80,8 +92,12 @@ def _warnings(material: Material, considered: pl.DataFrame, *, written: Mapping[
     if marked:
         shown = ", ".join(marked[:3])
         said.append(f"{len(marked)} rows hold a chat template's control tokens, kept as they stand: {shown}")
-    for name, done in written.items():
-        over = 0 if done.default_limit is None else _over(material, done.default_limit)
-        if over:
-            said.append(f"{name}: {over} rows pass its default of {done.default_limit} tokens; use its config here")
+    for name, target in targets.items():
+        over = 0 if target.limit is None else _over(material, target.limit.tokens)
+        if over and target.limit is not None:
+            said.append(
+                f"{name}: {over} rows pass its default of {target.limit.tokens} tokens ({target.limit.fate}); use its "
+                f"config here, or set {target.limit.setting}"
+            )
+    said += [f"{name} was not written: it {why}" for name, why in left_out.items()]
     return said

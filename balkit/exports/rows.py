@@ -1,11 +1,11 @@
-"""From the rows of a snapshot to rows of a training file: the assistant's text, its length, and what is left out."""
+"""From the rows of a snapshot to rows of a training file: the messages, their length, and what is left out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -14,38 +14,43 @@ from balkit.errors import ExportError
 from balkit.frames import SNAPSHOT_ROWS, Kind, check
 from balkit.tokens import Counter, estimate
 
-RationaleForm = Literal["inline", "think", "none"]
+RationaleForm = Literal["inline", "think", "reasoning_content", "none"]
 Part = Literal["train", "validation"]
+Message = dict[str, str]
 
 _S, _I = pl.String(), pl.Int64()
-_MESSAGE = pl.Struct({"role": pl.String(), "content": pl.String()})
 
-#: Every row that was considered, in the snapshot's order. `messages` ends with the assistant; `line` counts from 0 in
-#: the written file and is null for a row that was left out; lengths are in tokens of the report's counter.
+#: Every row that was considered, in the snapshot's order. `line` counts from 0 in the written file and is null for a
+#: row that was left out; lengths are in tokens of the report's counter. The messages are made when they are written.
 EXPORT_ROWS = Kind(
     "EXPORT_ROWS",
     {
         "row_id": _S, "part": _S, "line": _I, "kept": pl.Boolean(), "reason": _S, "snapshot": _S, "stage": _I,
         "domain": _S, "split": _S, "origin": _S, "example_id": _S, "rationale_id": _S, "copy": _I, "author": _S,
-        "reference": _S, "rationale": _S, "answer": _S, "messages": pl.List(_MESSAGE), "completion_tokens": _I,
-        "n_tokens": _I,
+        "prompt": _S, "reference": _S, "rationale": _S, "answer": _S, "completion_tokens": _I, "n_tokens": _I,
     },
     frozenset({"line", "reason", "reference"}),
 )  # fmt: skip
 
-#: What the pool says of a row. It stays out of trainers' files and goes to `rows.parquet`, keyed by `row_id`.
-PROVENANCE = [name for name in EXPORT_ROWS.columns if name not in ("reference", "rationale", "answer", "messages")]
+_TEXTS = ("prompt", "reference", "rationale", "answer")
 
-#: The row behind every target, as the targets `hf` and `jsonl` write it.
+#: What the pool says of a row. It stays out of trainers' files and goes to `rows.parquet`, keyed by `row_id`.
+PROVENANCE = [name for name in EXPORT_ROWS.columns if name not in _TEXTS]
+
+#: The columns of the row behind every target, as `hf`, `jsonl` and `parquet` write it.
 CANONICAL = [
     "row_id", "stage", "domain", "split", "messages", "rationale", "answer", "reference", "origin", "teacher",
     "example_id", "rationale_id", "copy", "snapshot", "n_tokens",
 ]  # fmt: skip
 
-_SLICE = 10_000  # rows held as Python objects at once
+SLICE = 10_000  # rows held as Python objects at once, and rows of a Parquet row group
 
 #: Strings that chat templates give a meaning of their own. They are kept as they stand, counted and reported.
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>")
+
+#: Reasons to leave a validation row out that are no defect of it.
+_ALWAYS_LEFT_OUT = ["prompt_in_train", "family_in_train"]
+_LONG = ["over_length", "over_context"]
 
 
 @dataclass(frozen=True)
@@ -53,17 +58,24 @@ class Options:
     """How rows become training text.
 
     rationale: `inline` is "<rationale> Answer: <answer>", `think` puts the rationale between <think> tags before the
-    answer, `none` leaves it out. system: one system message for every row. tokens: the student's counter; without
-    one, lengths are estimates and the report says so. max_length: tokens; longer rows are left out, since a trainer
-    would cut off their answers. license: an identifier for the card; balkit states none by itself. overwrite: replace
-    an earlier export (and nothing else) in the same place.
+    answer, `reasoning_content` into a field of that name in every message (empty where nobody reasons), `none` leaves
+    it out. system: one system message for every row. tokens: the student's counter; without one, lengths are estimates
+    and the report says so. max_length: tokens; written into the target's config. A row that is longer, or longer than
+    the student's context, or that the target would refuse, fails the export, unless drop_long or drop_refused leave
+    such rows out. license: an identifier for the card; balkit states none by itself. pairs: what `trl-dpo` writes.
+    keep_formulas: do not escape what a spreadsheet would take for a formula. overwrite: replace an earlier export (and
+    nothing else) in the same place.
     """
 
     rationale: RationaleForm = "inline"
     system: str | None = None
     tokens: Counter | None = None
     max_length: int | None = None
+    drop_long: bool = False
+    drop_refused: bool = False
     license: str | None = None
+    pairs: Literal["dpo", "kto"] = "dpo"
+    keep_formulas: bool = False
     overwrite: bool = False
 
     @property
@@ -73,39 +85,89 @@ class Options:
 
 
 def prepare(
-    rows: pl.DataFrame, *, part: Part, snapshot_id: str, options: Options, taken: frozenset[str] = frozenset()
+    rows: pl.DataFrame, *, part: Part, snapshot_id: str, options: Options, apart: Mapping[str, str] | None = None
 ) -> pl.DataFrame:
     """EXPORT_ROWS for each of the SNAPSHOT_ROWS, kept or not, in the order of `position`.
 
-    `taken` holds prompts (`texts.normalised`) that must not come again: those of the train part, for validation.
-    Raises `ExportError` where a row comes from the wrong split or a row_id comes twice.
+    `apart` says of example_ids why they must not be here, which goes before every other reason. The texts are shared
+    with `rows`, not copied. Raises `ExportError` where a row comes from the wrong split or a row_id comes twice.
     """
     rows = check(rows, SNAPSHOT_ROWS).sort("position", "row_id")
     _right_split(rows, part=part)
     if rows["row_id"].is_duplicated().any():
         twice = rows.filter(rows["row_id"].is_duplicated())["row_id"][0]
         raise ExportError(f"the {part} rows hold row_id {twice} more than once; export each row of a snapshot once")
-    done = [EXPORT_ROWS.empty()]
-    for some in rows.iter_slices(_SLICE):
-        made = [_row(row, options=options, taken=taken) for row in some.iter_rows(named=True)]
-        done.append(EXPORT_ROWS.of([row | {"part": part, "snapshot": snapshot_id} for row in made]))
-    prepared = pl.concat(done)
-    return prepared.with_columns(line=pl.when("kept").then(pl.col("kept").cast(pl.Int64).cum_sum() - 1))
+    found = [_judged(some, options=options, apart=apart or {}) for some in rows.iter_slices(SLICE)]
+    judged = pl.concat(found) if found else EXPORT_ROWS.empty().select(_JUDGED)
+    whole = rows.hstack(judged).with_columns(
+        part=pl.lit(part), snapshot=pl.lit(snapshot_id), kept=pl.col("reason").is_null()
+    )
+    counted = whole.with_columns(line=pl.when("kept").then(pl.col("kept").cast(pl.Int64).cum_sum() - 1))
+    return check(counted, EXPORT_ROWS)
 
 
-def canonical(prepared: pl.DataFrame) -> pl.DataFrame:
-    """The kept rows with the columns of `CANONICAL`."""
-    return prepared.filter("kept").rename({"author": "teacher"}).select(CANONICAL)
+def refuse_unfit(considered: pl.DataFrame, *, options: Options) -> None:
+    """Raise `ExportError` for rows that would not train as they stand and that nobody asked to leave out."""
+    unfit = considered.filter(~pl.col("kept") & ~pl.col("reason").is_in(_ALWAYS_LEFT_OUT))
+    long = pl.col("reason").is_in(_LONG)
+    for dropped, some, flag in (
+        (options.drop_long, unfit.filter(long), "drop_long"),
+        (options.drop_refused, unfit.filter(~long), "drop_refused"),
+    ):
+        if dropped or not some.height:
+            continue
+        counts = ", ".join(f"{reason} {n}" for reason, n in some.group_by("reason").len().sort("reason").rows())
+        first = some.row(0, named=True)
+        raise ExportError(
+            f"{some.height} of {considered.height} rows would not train as they stand ({counts}); the first is row "
+            f"{first['row_id']} of {first['domain']!r} ({first['n_tokens']} tokens): mend them, or leave them out with "
+            f"{flag}=True (--{flag.replace('_', '-')})"
+        )
+
+
+def refuse_unheard(train: pl.DataFrame, *, options: Options) -> None:
+    """Raise `ExportError` where the student's chat template would leave `reasoning_content` out of the text."""
+    thought = train.filter("kept").filter(pl.col("rationale").str.strip_chars() != "").head(1)
+    if options.rationale != "reasoning_content" or options.counter.chats is None or not thought.height:
+        return
+    (messages,) = chats(thought, options=options)
+    silent = [{**message, "reasoning_content": ""} for message in messages]
+    with_it, without = options.counter.measure([messages, silent])
+    if with_it.total == without.total:
+        raise ExportError(
+            f"rationale='reasoning_content': the chat template of {options.counter.name} does not write it, so that no "
+            "rationale would be trained on; choose inline or think (--rationale)"
+        )
+
+
+def chats(prepared: pl.DataFrame, *, options: Options) -> Iterator[list[Message]]:
+    """The messages of each row, in order; identical keys in every message."""
+    for prompt, rationale, answer in prepared.select("prompt", "rationale", "answer").iter_rows():
+        yield chat(prompt, rationale=rationale, answer=answer, options=options)
+
+
+def chat(prompt: str, *, rationale: str, answer: str, options: Options) -> list[Message]:
+    """One row's conversation: system where there is one, user, assistant."""
+    turns = [] if options.system is None else [("system", options.system)]
+    turns += [("user", prompt), ("assistant", completion(rationale, answer=answer, form=options.rationale))]
+    if options.rationale != "reasoning_content":
+        return [{"role": role, "content": content} for role, content in turns]
+    thought = {"assistant": rationale.strip()}
+    return [{"role": role, "content": content, "reasoning_content": thought.get(role, "")} for role, content in turns]
+
+
+def canonical(prepared: pl.DataFrame, *, options: Options) -> Iterator[dict[str, Any]]:
+    """The kept rows as dictionaries with the keys of `CANONICAL`."""
+    kept = prepared.filter("kept")
+    for row, messages in zip(kept.iter_rows(named=True), chats(kept, options=options), strict=True):
+        row |= {"messages": messages, "teacher": row["author"]}
+        yield {name: row[name] for name in CANONICAL}
 
 
 def control_tokens(prepared: pl.DataFrame) -> list[str]:
     """The row_ids of kept rows whose texts hold strings that chat templates treat as their own."""
-    kept = prepared.filter("kept")
-    return [
-        row_id
-        for row_id, messages in zip(kept["row_id"], kept["messages"].to_list(), strict=True)
-        if any(CONTROL_TOKEN.search(message["content"]) for message in messages)
-    ]
+    marked = pl.any_horizontal(pl.col("prompt", "rationale", "answer").str.contains(CONTROL_TOKEN.pattern))
+    return prepared.filter("kept").filter(marked)["row_id"].to_list()
 
 
 def completion(rationale: str, *, answer: str, form: RationaleForm) -> str:
@@ -117,33 +179,70 @@ def completion(rationale: str, *, answer: str, form: RationaleForm) -> str:
     return answer.strip()
 
 
-def _row(row: dict[str, str], *, options: Options, taken: frozenset[str]) -> dict[str, object]:
-    said = completion(row["rationale"], answer=row["answer"], form=options.rationale)
-    messages = [] if options.system is None else [{"role": "system", "content": options.system}]
-    messages += [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": said}]
-    lengths = [options.counter.count(message["content"]) for message in messages]
-    reason = _reason(row, length=sum(lengths), options=options, taken=taken)
-    return {name: row[name] for name in EXPORT_ROWS.columns if name in row} | {
-        "messages": messages,
-        "completion_tokens": lengths[-1],
-        "n_tokens": sum(lengths),
-        "kept": reason is None,
-        "reason": reason,
-        "line": None,
+def families(parents: pl.DataFrame) -> dict[str, str]:
+    """The family of every example that has one: written examples, their demonstrations, and so on, all together.
+
+    `parents` is EXAMPLES, or its columns example_id and parents. A family is named by its first member.
+    """
+    head: dict[str, str] = {}
+
+    def top(member: str) -> str:
+        while head.setdefault(member, member) != member:
+            head[member] = head[head[member]]
+            member = head[member]
+        return member
+
+    written = parents.filter(pl.col("parents").list.len() > 0)
+    for child, demonstrations in written.select("example_id", "parents").iter_rows():
+        for parent in demonstrations:
+            low, high = sorted((top(child), top(parent)))
+            head[high] = low
+    return {member: top(member) for member in list(head)}
+
+
+def kept_apart(train: pl.DataFrame, validation: pl.DataFrame, *, family: Mapping[str, str]) -> dict[str, str]:
+    """Why rows may not be in the validation part, by example_id: their prompt or one of their family is in train."""
+    wanted = {texts.normalised(prompt) for prompt in validation["prompt"]}
+    taken = {text for text in map(texts.normalised, train["prompt"]) if text in wanted}
+    related = {family[example] for example in train["example_id"] if example in family}
+    said = {}
+    for example, prompt in validation.select("example_id", "prompt").iter_rows():
+        if texts.normalised(prompt) in taken:
+            said[example] = "prompt_in_train"
+        elif family.get(example) in related:
+            said[example] = "family_in_train"
+    return said
+
+
+_JUDGED = ["reason", "completion_tokens", "n_tokens"]
+
+
+def _judged(some: pl.DataFrame, *, options: Options, apart: Mapping[str, str]) -> pl.DataFrame:
+    lengths = options.counter.measure(list(chats(some, options=options)))
+    asked = some.select("example_id", "prompt", "rationale", "answer").iter_rows()
+    reasons = [
+        apart.get(example) or _reason(prompt, rationale=rationale, answer=answer, length=length.total, options=options)
+        for (example, prompt, rationale, answer), length in zip(asked, lengths, strict=True)
+    ]
+    columns = {
+        "reason": reasons,
+        "completion_tokens": [length.trained for length in lengths],
+        "n_tokens": [length.total for length in lengths],
     }
+    return pl.DataFrame(columns, schema={"reason": _S, "completion_tokens": _I, "n_tokens": _I})
 
 
-def _reason(row: dict[str, str], *, length: int, options: Options, taken: frozenset[str]) -> str | None:
-    if not row["prompt"].strip():
+def _reason(prompt: str, *, rationale: str, answer: str, length: int, options: Options) -> str | None:
+    if not prompt.strip():
         return "empty_prompt"
-    if not row["answer"].strip():
+    if not answer.strip():
         return "empty_answer"
-    if options.rationale == "think" and "think>" in row["rationale"]:
+    if options.rationale == "think" and "think>" in rationale:
         return "think_tag_in_rationale"
-    if taken and texts.normalised(row["prompt"]) in taken:
-        return "prompt_in_train"
     if options.max_length is not None and length > options.max_length:
         return "over_length"
+    if options.counter.context is not None and length > options.counter.context:
+        return "over_context"
     return None
 
 

@@ -70,6 +70,10 @@ class View:
         """RATIONALES, accepted and rejected, ordered by example, then id; also those of retired examples."""
         return frames.check(self._ask("rationales"), frames.RATIONALES)
 
+    def rationale_calls(self) -> pl.DataFrame:
+        """The call that wrote each rationale and its price: rationale_id, call_key, model, cost_usd (US dollars)."""
+        return self._ask("rationale_calls")
+
     def scores(self, *, checkpoint: str | None = None) -> pl.DataFrame:
         """SCORES, ordered by checkpoint, name, example."""
         return frames.check(self._ask("scores", checkpoint=checkpoint), frames.SCORES)

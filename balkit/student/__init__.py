@@ -8,6 +8,7 @@ torch and the others are imported by the first call that needs them, never by im
 """
 
 from balkit.student.checkpoint import digest
+from balkit.student.counting import counter
 from balkit.student.evaluate import evaluate
 from balkit.student.generate import generate, prompt_tokens
 from balkit.student.model import base
@@ -21,6 +22,7 @@ __all__ = [
     "Summary",
     "Trained",
     "base",
+    "counter",
     "digest",
     "evaluate",
     "evaluate_settings",

@@ -15,7 +15,7 @@ What looks like a control token in a prompt or a completion ("<|im_end|>") is to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from balkit.errors import StudentError
@@ -61,6 +61,20 @@ def opening_ids(tokenizer: Any) -> list[int]:
     return (bos if begins else []) + header or bos or [eos_id(tokenizer)]
 
 
+def rendered(tokenizer: Any, chats: Sequence[Sequence[Mapping[str, str]]], *, header: bool) -> list[list[int]]:
+    """The tokens of each conversation by the chat template, with the assistant's next header where asked."""
+    if not chats:
+        return []
+    batch = tokenizer.apply_chat_template(
+        [[dict(message) for message in chat] for chat in chats],
+        add_generation_prompt=header,
+        tokenize=True,
+        sanitize_control_tokens=True,
+        **_TEMPLATE_VARIABLES,
+    )
+    return [list(ids) for ids in batch["input_ids"]]
+
+
 def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
     """The text of generated tokens, control tokens left out, without space around it."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
@@ -79,11 +93,7 @@ def eos_id(tokenizer: Any) -> int:
 def _rendered(tokenizer: Any, prompts: Sequence[str], *, header: bool) -> list[list[int]]:
     if not prompts:
         return []
-    chats = [[{"role": "user", "content": text}] for text in prompts]
-    batch = tokenizer.apply_chat_template(
-        chats, add_generation_prompt=header, tokenize=True, sanitize_control_tokens=True, **_TEMPLATE_VARIABLES
-    )
-    return [list(ids) for ids in batch["input_ids"]]
+    return rendered(tokenizer, [[{"role": "user", "content": text}] for text in prompts], header=header)
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

@@ -99,6 +99,15 @@ FROM rationales
 WHERE added_in <= $version
 ORDER BY example_id, rationale_id;
 
+-- name: rationale_calls
+-- The call that wrote each rationale known at a version, and what it cost, whichever runs paid. Given ones have none.
+SELECT a.rationale_id, a.source AS call_key, max(c.model) AS model, sum(c.cost_microusd)::BIGINT / 1e6 AS cost_usd
+FROM rationales AS a
+JOIN calls_at($version) AS c ON c.key = a.source
+WHERE a.added_in <= $version
+GROUP BY ALL
+ORDER BY a.rationale_id;
+
 -- name: scores
 -- The scores at a version, of one checkpoint or all.
 SELECT example_id, checkpoint, name, settings, value, reason

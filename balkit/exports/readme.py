@@ -1,0 +1,36 @@
+"""README.md beside the data of every target: the shape of a row, three commands, the limit on lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from balkit.exports.files import write_text
+from balkit.exports.material import Limit, Material
+
+#: The model of the commands: small, and of a known chat template. Any other will do.
+MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def write_readme(
+    material: Material, folder: Path, *, title: str, row: str, commands: Sequence[str], notes: Sequence[str] = ()
+) -> None:
+    """README.md; `row` shows the shape of a row, `notes` are sentences."""
+    counts = " + ".join(f"{rows.height} {part}" for part, rows in material.parts.items())
+    said = "\n".join(notes)
+    write_text(
+        f"# {material.snapshot_id}: {title}\n\n{counts} rows, `{row}`.\nRun this in this folder:\n\n"
+        f"```sh\n{chr(10).join(commands)}\n```\n\n{said}{chr(10) if said else ''}"
+        f"Snapshot digest: {material.digest} (pool version {material.version}).\n",
+        folder / "README.md",
+    )
+
+
+def about_limit(material: Material, limit: Limit, *, file: str) -> str:
+    """A sentence on the length that a config sets, and why."""
+    exact = material.options.counter.exact
+    unit = "tokens" if exact else "bytes, which bounds its tokens"
+    return (
+        f"`{limit.setting}` in {file} is {material.length(limit)} (alone it is {limit.tokens}, and {limit.fate}); the "
+        f"longest row has {material.longest} {unit}."
+    )
