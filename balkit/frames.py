@@ -74,6 +74,16 @@ SNAPSHOT_ROWS = _kind(
     prompt=_S, reference=_S, rationale=_S, answer=_S, author=_S,
 )  # fmt: skip
 
+#: What a domain's rows of a run stand for after a stage (`measuring.measures`), null where there is nothing to measure.
+MEASURES = _kind(
+    "MEASURES",
+    "quota share_of_pool radius mean_similarity distinct_3_real distinct_3_synthetic neighbour_distance_real "
+    "neighbour_distance_synthetic vendi_real vendi_synthetic length_ratio length_shift",
+    stage=_I, domain=_S, quota=_I, added=_I, rows=_I, real=_I, synthetic=_I, repeats=_I, pool=_I, share_of_pool=_F,
+    radius=_F, mean_similarity=_F, distinct_3_real=_F, distinct_3_synthetic=_F, neighbour_distance_real=_F,
+    neighbour_distance_synthetic=_F, vendi_real=_F, vendi_synthetic=_F, length_ratio=_F, length_shift=_F,
+)  # fmt: skip
+
 #: What a checkpoint answered to each example of a split; `settings` says how it was asked and read.
 EVALUATIONS = _kind(
     "EVALUATIONS",

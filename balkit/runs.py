@@ -14,6 +14,7 @@ from balkit.errors import PoolDamaged, PoolError
 
 FILE = "run.json"
 FORECAST = "forecast.json"
+MEASURES = "measures.json"
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,25 @@ def forecast_of(pool: Path, *, run_id: str) -> list[dict[str, Any]] | None:
 
     Raises `PoolDamaged` for a file that cannot be read.
     """
-    file = pool / "runs" / run_id[:12] / FORECAST
+    return _rows(pool / "runs" / run_id[:12] / FORECAST, key="costs", what="forecast")
+
+
+def measures_of(pool: Path, *, run_id: str) -> list[dict[str, Any]]:
+    """What a run's rows stand for (MEASURES, as rows), of the stages of which it was kept.
+
+    Raises `PoolDamaged` for a file that cannot be read.
+    """
+    return _rows(pool / "runs" / run_id[:12] / MEASURES, key="measures", what="list of measures") or []
+
+
+def _rows(file: Path, *, key: str, what: str) -> list[dict[str, Any]] | None:
     try:
-        costs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["costs"]
+        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))[key]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PoolDamaged(f"{file}: is no forecast of a run ({error}); delete it, nothing else needs it") from error
-    return costs
+        raise PoolDamaged(f"{file}: is no {what} of a run ({error}); delete it, nothing else needs it") from error
+    return rows
 
 
 def _read(file: Path) -> RunRecord:

@@ -17,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from balkit import balance, frames, steps, student, synthesize
+from balkit import balance, frames, measuring, steps, student, synthesize
 from balkit import recipe as recipes
 from balkit.assemble import Encode, Material, StageRows, Tools, assemble, candidates
 from balkit.basis import Basis
@@ -28,7 +28,7 @@ from balkit.planning import Plan, plan_of
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
 from balkit.reconcile import calls_of, ledger_of
-from balkit.runs import FORECAST, RunRecord, runs_of, write
+from balkit.runs import FORECAST, MEASURES, RunRecord, measures_of, runs_of, write
 from balkit.synthesize import Channel, examples_for
 from balkit.teacher import Ledger, Progress, Spent, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
@@ -55,7 +55,10 @@ class StageResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run. `head` are the domains whose whole quota their real examples could meet."""
+    """A finished run. `head` are the domains whose whole quota their real examples could meet.
+
+    `measures` are MEASURES of every stage and domain: what the rows stand for.
+    """
 
     run_id: str
     name: str
@@ -63,6 +66,7 @@ class RunResult:
     stages: tuple[StageResult, ...]
     head: frozenset[str]
     spent: Spent
+    measures: pl.DataFrame = field(default_factory=frames.MEASURES.empty, repr=False)
     refused: str = ""  # the commonest reasons for which rows were refused, where the last snapshot is short
 
     @property
@@ -162,6 +166,7 @@ class _Run:
             for stage in range(1, self.recipe.stages + 1):
                 snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=checkpoint)
                 self.refuse_nothing(snapshot_id)
+                self.keep_measures(stage, snapshot_id)
                 trained = self.train(stage, snapshot_id) if train else None
                 if trained is not None:
                     checkpoint = trained.digest
@@ -176,6 +181,7 @@ class _Run:
                 tuple(results),
                 self.basis.head,
                 ledger.spent(self.run_id),
+                frames.MEASURES.of(measures_of(self.pool.path, run_id=self.run_id)),
                 self.said_of_refusals() if results[-1].rows < self.recipe.budget_rows else "",
             )
             write(self.folder / "report.json", json.dumps(report_of(done), indent=1))
@@ -236,6 +242,20 @@ class _Run:
             )
         )
         return snapshot_id
+
+    def keep_measures(self, stage: int, snapshot_id: str) -> None:
+        """What the rows stand for, in the run's folder; without vectors where the run needs none itself."""
+        kept = measures_of(self.pool.path, run_id=self.run_id)
+        if any(row["stage"] == stage for row in kept):
+            return
+        found = measuring.measures(
+            self.rows(snapshot_id),
+            real=self.basis.real,
+            quotas=self.quotas(stage),
+            stage=stage,
+            encode=self.encoded("data", stage) if steps.needs_vectors(self.recipe) else None,
+        )
+        write(self.folder / MEASURES, json.dumps({"measures": kept + found.to_dicts()}, indent=1))
 
     def refuse_nothing(self, snapshot_id: str) -> None:
         """Stop where a stage has brought no row at all, with why: nothing can be trained on it or exported."""
@@ -489,6 +509,7 @@ def report_of(result: RunResult) -> dict[str, Any]:
         "calls": result.spent.calls,
         "tokens": result.spent.tokens,
         "cost_usd": result.spent.cost_microusd / 1e6,
+        "measures": result.measures.to_dicts(),
         "stages": [
             {
                 "stage": done.stage,

@@ -238,6 +238,12 @@ def write(
     return written
 
 
+def needs_vectors(recipe: Recipe) -> bool:
+    """Whether a run of the recipe makes vectors of examples, to choose by or to compare written ones with."""
+    methods = {recipe.select.first, recipe.select.then} if recipe.stages > 1 else {recipe.select.first}
+    return "synthetic" in recipe.fill or not methods <= {"random", "ifd"}
+
+
 def accuracies(evaluations: pl.DataFrame) -> balance.Accuracies:
     """How many rows of each domain EVALUATIONS of one checkpoint hold, and how many right: what `feedback` goes by."""
     counted = evaluations.group_by("domain").agg(pl.col("correct").sum(), rows=pl.len()).sort("domain")

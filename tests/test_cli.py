@@ -94,6 +94,10 @@ def test_from_add_to_export_each_step_says_what_comes_next(balkit: Balkit, pool:
     code, out, err = balkit("run", pool, "recipe.yaml", "--no-train", "--quiet")
     assert (code, err) == (0, "")
     assert f"balkit export pool {snapshot}" in out
+    assert "what the rows stand for" in out
+    assert {(row["stage"], row["domain"]) for row in result["measures"]} == {
+        (stage, domain) for stage in (1, 2) for domain in ("fruit", "tool", "bird")
+    }
     code, out, _ = balkit("export", pool, snapshot, "--to", "trl", "--out", "exports", "--json")
     assert code == 0
     assert len((tmp_path / "exports/trl/data/train.jsonl").read_text().splitlines()) == 12

@@ -88,6 +88,9 @@ def run(
         json_out(report_of(result))
         return
     _show_stages(result)
+    from balkit.measuring import overall
+
+    frame_out(measured(overall(result.measures)), as_json=False, title="\nwhat the rows stand for, over all domains")
     typer.echo(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
     typer.echo(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
 
@@ -106,6 +109,20 @@ def _show_stages(result: RunResult) -> None:
             {"stage": stage.stage, "snapshot": stage.snapshot_id, "rows": stage.rows, "short": short} | accuracies
         )
     frame_out(pl.DataFrame(rows), as_json=False, title=f"run {result.run_id[:12]} ({result.name})")
+
+
+def measured(measures: pl.DataFrame) -> pl.DataFrame:
+    """MEASURES with short names and without columns that say nothing."""
+    import polars as pl
+
+    short = {"mean_similarity": "similarity", "length_ratio": "length"}
+    for origin, name in (("real", "real"), ("synthetic", "synth")):
+        short |= {f"distinct_3_{origin}": f"distinct-3 {name}", f"neighbour_distance_{origin}": f"distance {name}"}
+        short |= {f"vendi_{origin}": f"vendi {name}"}
+    shown = measures.with_columns((pl.col("share_of_pool") * 100).round(1).alias("pool %"))
+    shown = shown.drop("quota", "pool", "share_of_pool", "length_shift")
+    shown = shown.select(column for column in shown if column.null_count() < len(column))
+    return shown.with_columns(pl.col(pl.Float64).round(3)).rename(short, strict=False)
 
 
 def _percent(fraction: float | None) -> float | None:
