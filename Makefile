@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow check format bench bench-pool soak kill-harness pool-kills notebooks wheel ci clean
+.PHONY: help quickstart test test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ pool-kills: $(VENV)/.dev  ## 200 kills of processes that write to a pool, and wh
 
 notebooks: $(VENV)/.dev  ## execute notebooks/ from top to bottom
 	$(BIN)/python .ci/notebooks.py
+
+check-exports: $(VENV)/.dev  ## exports read by the trainers' own loaders, in environments of their own
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800 tests/test_export_checks.py
 
 wheel: $(VENV)/.dev  ## dist/balkit-*.whl
 	rm -rf dist

@@ -48,6 +48,9 @@ def export(
     ] = False,
     data_license: Annotated[str | None, typer.Option("--license", help="Of the data, for the hf card.")] = None,
     keep_formulas: Annotated[bool, typer.Option("--keep-formulas", help="In csv; escaped otherwise.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Have the targets' own loaders read it; pip fetches them once.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     targets: Annotated[
         bool, typer.Option("--targets", callback=_list_targets, is_eager=True, help="List the targets and exit.")
@@ -75,6 +78,7 @@ def export(
         drop_refused=drop_refused,
         license=data_license,
         keep_formulas=keep_formulas,
+        check=check,
         overwrite=overwrite,
     )
     named = [name.strip() for name in to.split(",") if name.strip()]

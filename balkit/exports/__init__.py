@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from balkit.errors import ExportError
-from balkit.exports import axolotl, files, hf, hosted, llamafactory, mlx, nemo, plain, trl, unsloth, verl
+from balkit.exports import axolotl, checks, files, hf, hosted, llamafactory, mlx, nemo, plain, trl, unsloth, verl
 from balkit.exports.background import Background, around
 from balkit.exports.material import Material, Target
 from balkit.exports.report import build
@@ -87,6 +87,7 @@ class ExportReport:
                 "which": body.get("fate"),
                 "set here": ", ".join(f"{key}={value}" for key, value in body["settings"].items()),
                 "compared with": body["compared_with"],
+                "read by its loader": body["check"]["version"] if body["check"] else None,
             }
             for name, body in self.content["targets"].items()
         ]
@@ -112,7 +113,8 @@ def export(
     `to` may be `all`: every target that can take these rows. `validation` holds SNAPSHOT_ROWS from the pool's dev
     split. A row whose prompt stands in the train part is left out of the validation part, and so is one of a family
     (`background.parents`) that has a row in the train part. The same snapshot and options give the same bytes under
-    the same package versions. Raises `ExportError` (unknown target, rows that a target cannot take, folder not empty,
+    the same package versions. With `options.check` the targets' own loaders read the files before any is placed.
+    Raises `ExportError` (unknown target, rows that a target cannot take, folder not empty,
     rows of a wrong split, nothing to write) and `FrameError`.
     """
     _sound(options)
@@ -153,14 +155,24 @@ def _write(
     out: Path,
 ) -> ExportReport:
     with files.place(out, overwrite=material.options.overwrite) as folder:
-        settings = {}
+        settings, checked = {}, {}
         for name, target in targets.items():
             (folder / name).mkdir()
             settings[name] = target.write(material, folder / name)
+            if material.options.check and name in checks.REQUIREMENTS:
+                checked[name] = checks.check(name, folder / name, material)
         lineage = partial(_lineage, material, considered)
         files.write_parquet(lineage, folder / files.SIDECAR, schema=files.arrow_schema(SIDECAR))
         listing = files.listing(folder)
-        content = build(material, considered, targets=targets, settings=settings, left_out=left_out, listing=listing)
+        content = build(
+            material,
+            considered,
+            targets=targets,
+            settings=settings,
+            checked=checked,
+            left_out=left_out,
+            listing=listing,
+        )
         files.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", folder / files.REPORT)
     return ExportReport(
         out=out,

@@ -1,4 +1,4 @@
-"""What the pool knows around a snapshot and an export makes use of: validation rows, families, calls, pairs."""
+"""What the pool knows around a snapshot and an export makes use of: validation rows, families, calls."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from balkit.frames import Kind
-
 if TYPE_CHECKING:
     from balkit.pool import Pool, Snapshot
 
 _S = pl.String()
-
-#: Two rationales of one example for preference training: the accepted one and a rejected one.
-PAIRS = Kind(
-    "PAIRS",
-    {
-        "example_id": _S, "domain": _S, "prompt": _S, "chosen_id": _S, "chosen": _S, "chosen_answer": _S,
-        "rejected_id": _S, "rejected": _S, "rejected_answer": _S,
-    },
-    frozenset({"rejected_answer"}),
-)  # fmt: skip
 
 _PARENTS = {"example_id": _S, "parents": pl.List(_S)}
 _CALLS = {"rationale_id": _S, "call_key": _S, "model": _S, "cost_usd": pl.Float64()}
@@ -33,12 +21,11 @@ class Background:
     """Frames beside a snapshot's rows; an empty one is never asked for.
 
     `parents`: example_id and the example_ids that it was written after. `calls`: per rationale_id the call that wrote
-    it and what that cost. `pairs`: PAIRS.
+    it and what that cost.
     """
 
     parents: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_PARENTS))
     calls: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_CALLS))
-    pairs: pl.DataFrame = field(default_factory=PAIRS.empty)
 
 
 def around(pool: Pool, snapshot: Snapshot) -> Background:

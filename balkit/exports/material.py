@@ -93,14 +93,11 @@ class Target:
     forms: tuple[RationaleForm, ...] = _ALL_FORMS
     least_rows: int = 1
     whole: bool = False
-    pairs: bool = False
 
     def refusal(self, material: Material) -> str | None:
         """Why this target cannot take these rows as the options make them; None when it can."""
         if material.options.rationale not in self.forms:
             return f"cannot hold rationale={material.options.rationale!r}; it takes {', '.join(self.forms)}"
-        if self.pairs and not material.background.pairs.height:
-            return "needs examples with an accepted and a rejected rationale, and there are none"
         if material.train.height < self.least_rows:
             return f"needs at least {self.least_rows} rows, and there are {material.train.height}"
         return None

@@ -24,22 +24,26 @@ def build(
     *,
     targets: Mapping[str, Target],
     settings: Mapping[str, Mapping[str, object]],
+    checked: Mapping[str, Mapping[str, object]],
     left_out: Mapping[str, str],
     listing: Mapping[str, Mapping[str, object]],
 ) -> dict[str, Any]:
     """The report as a JSON value. Lengths are tokens of the counter named there.
 
-    `settings` are those written beside the data of each target; `left_out` says why targets were not written.
+    `settings` are those written beside the data of each target, `checked` what the targets' own loaders said;
+    `left_out` says why targets were not written.
     """
     options = material.options
-    named = ("rationale", "system", "max_length", "drop_long", "drop_refused", "license", "pairs", "keep_formulas")
+    named = ("rationale", "system", "max_length", "drop_long", "drop_refused", "license", "keep_formulas")
     return {
         "snapshot": {"id": material.snapshot_id, "digest": material.digest, "version": material.version},
         "options": {name: getattr(options, name) for name in named},
         "rows": {part: rows.height for part, rows in material.parts.items()},
         "dropped": _dropped(considered),
         "tokens": _tokens(material),
-        "targets": {name: _target(material, target, settings[name]) for name, target in targets.items()},
+        "targets": {
+            name: _target(material, target, settings[name], checked.get(name)) for name, target in targets.items()
+        },
         "targets_left_out": dict(left_out),
         "warnings": _warnings(material, considered, targets=targets, left_out=left_out),
         "check": {"done": "every data file was read back and compared", "loader": f"pyarrow {pa.__version__}"},
@@ -70,8 +74,11 @@ def _over(material: Material, limit: int) -> int:
     return sum(int((rows["n_tokens"] > limit).sum()) for rows in material.parts.values())
 
 
-def _target(material: Material, target: Target, settings: Mapping[str, object]) -> dict[str, Any]:
+def _target(
+    material: Material, target: Target, settings: Mapping[str, object], checked: Mapping[str, object] | None
+) -> dict[str, Any]:
     found: dict[str, Any] = {"compared_with": target.reader, "settings": dict(settings), "default_limit": None}
+    found["check"] = None if checked is None else dict(checked)
     if target.limit is not None:
         found["default_limit"] = target.limit.tokens
         found["rows_over_default_limit"] = _over(material, target.limit.tokens)

