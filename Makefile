@@ -16,8 +16,8 @@ help:  ## this list
 quickstart: $(VENV)/.quickstart  ## the whole method offline, in minutes; writes quickstart/
 	$(BIN)/balkit quickstart quickstart
 
-test: $(VENV)/.dev  ## the default test suite
-	$(BIN)/python -m pytest -m "not slow"
+test: $(VENV)/.dev  ## the default test suite, one process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test-slow: $(VENV)/.slow  ## real models and the real data in BALKIT_REAL_DATA
 	BALKIT_REAL_DATA="$(abspath $(BALKIT_REAL_DATA))" $(BIN)/python -m pytest -m slow --timeout 3600

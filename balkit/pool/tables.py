@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -131,13 +132,18 @@ def _of_blocks(digests: list[str]) -> str | None:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: pl.DataFrame | Stream, *, version: int) -> str | None:
-    """Add rows to a table; their digest. Reads a stream once, and never holds more than a block of it."""
+    """Add rows to a table; their digest. Reads a stream once, and never holds more than a block of it.
+
+    A frame is digested in a thread while DuckDB stores it: sha256 and the insert both leave Python's lock free.
+    """
     table, digests = TABLES[name], list[str]()
     first = _next_number(con, name)
     if isinstance(rows, pl.DataFrame):
         frame = _in_order(_shaped(rows, table), table)
-        _store(con, name, _arrow(frame, version=version, first=first))
-        return blocks_digest(frame.iter_slices(BLOCK))
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            digest = beside.submit(blocks_digest, frame.iter_slices(BLOCK))
+            _store(con, name, _arrow(frame, version=version, first=first))
+            return digest.result()
 
     def batches() -> Iterator[Any]:
         stored = 0

@@ -113,7 +113,8 @@ def by_insert(folder: Path, parts: Frames) -> float:
 
     def insert(con: duckdb.DuckDBPyConnection) -> None:
         for name, frame in parts.items():
-            con.register("incoming", frame.with_columns(added_in=ONE))
+            number = {"number": pl.int_range(frame.height, dtype=pl.Int64)} if name == "examples" else {}
+            con.register("incoming", frame.with_columns(added_in=ONE, **number))
             con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
             con.unregister("incoming")
 
