@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from balkit.assets import quickstart_folder as quickstart_folder
+    from balkit.auditing import Audit as Audit
+    from balkit.auditing import audit as audit
     from balkit.basis import Basis as Basis
     from balkit.errors import BalkitError as BalkitError
     from balkit.exports import export as export
@@ -60,6 +62,8 @@ __version__ = "0.1.0.dev0"
 
 _HOME = {
     "answered": ("balkit.pool", "answered"),
+    "Audit": ("balkit.auditing", "Audit"),
+    "audit": ("balkit.auditing", "audit"),
     "BalkitError": ("balkit.errors", "BalkitError"),
     "Basis": ("balkit.basis", "Basis"),
     "Channel": ("balkit.synthesize", "Channel"),

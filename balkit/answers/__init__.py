@@ -6,6 +6,6 @@ that merely mentions a label declares nothing.
 """
 
 from balkit.answers.comparing import grouped, same
-from balkit.answers.reading import completion, offered, parse
+from balkit.answers.reading import completion, offered, options, parse
 
-__all__ = ["completion", "grouped", "offered", "parse", "same"]
+__all__ = ["completion", "grouped", "offered", "options", "parse", "same"]

@@ -60,11 +60,21 @@ def parse(text: str, *, kind: Kind, labels: Sequence[str] = (), choices: Sequenc
 
 def offered(prompt: str) -> tuple[str, ...]:
     """The letters of the choices that a multiple-choice prompt lists ("(A) ... (B) ..."); empty where it lists none."""
-    letters: list[str] = []
+    return tuple(options(prompt))
+
+
+def options(prompt: str) -> dict[str, str]:
+    """The choices that a multiple-choice prompt lists: each letter's text; empty where it lists none."""
+    found: list[re.Match[str]] = []
     for match in _OPTION.finditer(prompt):
-        if match[1] == chr(ord("A") + len(letters)):
-            letters.append(match[1])
-    return tuple(letters) if len(letters) > 1 else ()
+        if match[1] == chr(ord("A") + len(found)):
+            found.append(match)
+        elif match[1] == "A" and len(found) == 1:  # what came before was no list ("vitamin A. Which ...")
+            found = [match]
+    ends = [*(match.start() for match in found[1:]), len(prompt)]
+    if len(found) < 2:
+        return {}
+    return {match[1]: prompt[match.end() : end].strip(" \t\n,;") for match, end in zip(found, ends, strict=True)}
 
 
 def completion(rationale: str, answer: str) -> str:

@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print, exit code.
 
-Exit codes: 0 done; 1 findings, a cap reached, or something that the user can mend; 2 usage; 130 interrupted.
+Exit codes: 0 done; 1 findings, a cap reached, or something that the user can mend; 2 usage; 3 findings of an audit;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 
 import typer
 
-from balkit.cli import calls, domains, files, pools, runs
+from balkit.cli import audit, calls, domains, files, pools, runs
 from balkit.errors import BalkitError
 
 #: What typer makes of Ctrl-C.
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (pools, domains, runs, calls, files):
+for commands in (pools, domains, audit, runs, calls, files):
     commands.register(app)
 
 

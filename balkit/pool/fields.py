@@ -74,6 +74,8 @@ class Columns:
     """Which fields of the source hold what; without `answer` no reference answer is known.
 
     The domain is a field, the same for all rows (`domain_is`), or an SQL expression over the columns (`domain_sql`).
+    `more` are fields that a reader wants besides, by the name of their cell. With `may_lack` a row without a key has
+    null there; a column that no row has is missing all the same.
     """
 
     prompt: str
@@ -81,11 +83,13 @@ class Columns:
     domain: str | None
     domain_is: str | None = None
     domain_sql: str | None = None
+    more: tuple[tuple[str, str], ...] = ()
+    may_lack: bool = False
 
     @cached_property
     def fields(self) -> dict[str, Field]:
         """The fields by the part of an example that they make."""
-        parts = {"prompt": self.prompt, "answer": self.answer, "domain": self.domain}
+        parts = {"prompt": self.prompt, "answer": self.answer, "domain": self.domain, **dict(self.more)}
         return {part: Field(named(text)) for part, text in parts.items() if text is not None}
 
     @cached_property

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,6 +67,31 @@ def read(source: object, *, columns: Columns, name: str = "frame") -> Source:
     if kind in _TEXTS:
         return Source(name, "line", _guarded(_text_file(path, _TEXTS[kind], packing, columns, name=name)))
     return Source(name, "row", _guarded(_frame_file(path, kind, packing, columns, name=name)))
+
+
+def names_in(source: object, *, rows: int = 100) -> list[str]:
+    """The columns of a source, of JSON lines those of the first rows; none where it shows none, or cannot be read."""
+    if not isinstance(source, str | Path):
+        found = getattr(source, "column_names", None) or getattr(source, "columns", None)
+        return [str(name) for name in found or ()]
+    path = Path(source)
+    *inner, suffix = ("", *(part.lower() for part in path.suffixes))
+    packing = _PACKINGS.get(suffix)
+    kind = inner[-1] if packing and inner else suffix
+    if not path.is_file():
+        return []
+    try:
+        with _opened(path, packing, name=str(path)) as stream:
+            if kind in (".csv", ".tsv"):
+                header = next(csv.reader(_csv_lines(str(path), stream), delimiter="\t" if kind == ".tsv" else ","), [])
+                return [fields.named(column.strip()) for column in header]
+            if kind in _TEXTS:
+                lines = islice((line for _, line in _lines(str(path), stream) if line.strip()), rows)
+                bodies = [json.loads(line) for line in lines]
+                return list(dict.fromkeys(key for body in bodies if isinstance(body, dict) for key in body))
+            return tabular.names_in(stream, kind) if packing is None else []
+    except (Unreadable, ValueError, RecursionError, csv.Error):  # reading the rows says what is wrong
+        return []
 
 
 def _guarded(pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -159,7 +185,8 @@ class _Gathered:
 
     def piece(self) -> Piece:
         """What was gathered, and begin anew."""
-        columns, cells = self.columns, {part: list[str | None]() for part in tabular.PARTS}
+        columns, schema = self.columns, tabular.cells_of(self.columns)
+        cells: dict[str, list[str | None]] = {part: [] for part in list(schema)[1:]}
         numbers: list[int] = []
         for number, row in zip(self.numbers, self.rows, strict=True):
             found = {part: fields_.value(row, part=part) for part, fields_ in columns.fields.items()}
@@ -172,10 +199,10 @@ class _Gathered:
                 self.refuse(number, said)
             if not wrong:
                 numbers.append(number)
-                for part in tabular.PARTS:
-                    text = found.get(tabular.PART_OF[part], columns.domain_is if part == "domain" else None)
-                    cells[part].append(text)
-        frame = pl.DataFrame({"number": numbers, **cells}, schema=tabular.CELLS)
+                for part, column in cells.items():
+                    otherwise = columns.domain_is if part == "domain" else None
+                    column.append(found.get(tabular.PART_OF.get(part, part), otherwise))
+        frame = pl.DataFrame({"number": numbers, **cells}, schema=schema)
         if columns.domain_sql is not None:
             kept = set(numbers)
             rows = [row for number, row in zip(self.numbers, self.rows, strict=True) if number in kept]
@@ -225,6 +252,8 @@ def _objects(gathered: _Gathered, stream: BinaryIO) -> Iterator[Piece]:
             keys |= dict.fromkeys(body)
         row = {path: fields.at(body, path) for path in columns.names}
         unmet -= {path for path in unmet if row[path] is not NOWHERE}
+        if columns.may_lack:
+            row = {path: None if value is NOWHERE else value for path, value in row.items()}
         lacking = [path for path in columns.paths if row[path] is NOWHERE]
         if lacking:
             listed = fields.shown(", ".join(list(body)[:100])) or "none"

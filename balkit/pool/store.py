@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -197,15 +197,18 @@ class Pool:
         with self._reading() as con:
             return _committed(con, key)
 
-    def retire(self, ids: Sequence[str], *, reason: str) -> int:
+    def retire(self, ids: Sequence[str] | Mapping[str, str], *, reason: str) -> int:
         """Take examples out of use from the next version on; snapshots that hold them stay as they are.
 
-        Returns the version; the old one when all were retired before. Raises `PoolError` for unknown ids.
+        `ids` may map each to its own reason; `reason` is the version's then. Returns the version; the old one when all
+        were retired before. Raises `PoolError` for unknown ids.
         """
-        wanted = pl.DataFrame({"example_id": list(dict.fromkeys(ids))}, schema={"example_id": pl.String})
+        reasons = dict(ids) if isinstance(ids, Mapping) else dict.fromkeys(ids, reason)
+        schema = {"example_id": pl.String, "reason": pl.String}
+        wanted = pl.DataFrame({"example_id": list(reasons), "reason": list(reasons.values())}, schema=schema)
 
         def rows(con: duckdb.DuckDBPyConnection, version: int) -> Rows:
-            return {"retirements": commits.retired(con, wanted, version=version).with_columns(reason=pl.lit(reason))}
+            return {"retirements": commits.retired(con, wanted, version=version)}
 
         return self._append(rows, message=f"retire: {reason}")
 

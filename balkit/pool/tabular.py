@@ -25,6 +25,12 @@ PARTS = ("prompt", "reference", "domain")
 PART_OF = {"prompt": "prompt", "reference": "answer", "domain": "domain"}
 CELLS = {"number": pl.Int64, **dict.fromkeys(PARTS, pl.String)}
 
+
+def cells_of(columns: Columns) -> dict[str, type[pl.DataType]]:
+    """The names and types of the cells that these columns are read into."""
+    return {**CELLS, **dict.fromkeys((name for name, _ in columns.more), pl.String)}
+
+
 HUB = "hf:"
 _HUB_NAME = re.compile(r"hf:(?P<name>.+?)(?::(?P<config>[^:/@]+))?(?:@(?P<split>[^/@]+))?")
 
@@ -114,6 +120,16 @@ def of_arrow(name: str, source: BinaryIO, columns: Columns) -> Iterator[Piece]:
 
     part = pyarrow.schema([reader.schema.field(column) for column in wanted])
     yield from _pieces(name, _frames(name, batches(), schema=part), columns, seen=names)
+
+
+def names_in(source: BinaryIO, kind: str) -> list[str]:
+    """The columns of a Parquet or Arrow file; none where it cannot be read."""
+    try:
+        if kind == ".parquet":
+            return list(pyarrow.parquet.ParquetFile(source).schema_arrow.names)
+        return list(pyarrow.ipc.open_file(source).schema.names) if kind in KINDS else []
+    except (pyarrow.ArrowException, OSError):
+        return []
 
 
 KINDS: Mapping[str, Callable[[str, BinaryIO, Columns], Iterator[Piece]]] = {
@@ -302,14 +318,15 @@ def _piece(name: str, series_of: Mapping[str, pl.Series], columns: Columns, *, f
     problems, lost = list[str](), list[str]()
     whole = pl.repeat(True, height, dtype=pl.Boolean, eager=True)
     cells: dict[str, pl.Series] = {"number": pl.int_range(first, first + height, dtype=pl.Int64, eager=True)}
-    for part in PARTS:
-        of = columns.fields.get(PART_OF[part])
+    schema = cells_of(columns)
+    for part in list(schema)[1:]:
+        of = columns.fields.get(PART_OF.get(part, part))
         if of is None:
             given = columns.domain_is if part == "domain" else None
             cells[part] = pl.Series([given], dtype=pl.String).new_from_index(0, height)
             continue
         try:
-            cells[part], odd = _texts(of, series_of, part=PART_OF[part])
+            cells[part], odd = _texts(of, series_of, part=PART_OF.get(part, part))
         except Unreadable as error:
             lost += [f"{name}: {said}" for said in error.args]
             continue
@@ -319,7 +336,7 @@ def _piece(name: str, series_of: Mapping[str, pl.Series], columns: Columns, *, f
             whole = whole.scatter(list(odd), False)
     if lost:
         raise Unreadable(*dict.fromkeys(lost))
-    frame = pl.DataFrame(cells, schema=CELLS)
+    frame = pl.DataFrame(cells, schema=schema)
     if columns.domain_sql is not None:
         frame = with_domain(
             name, frame, columns, named=pl.DataFrame([*(series_of[n].alias(n) for n in columns.sql_names)])

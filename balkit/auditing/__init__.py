@@ -1,0 +1,9 @@
+"""What is wrong with a data set, row by row, each finding with its reason: any pool, any file.
+
+Nothing is changed; `retire` takes what was found in a pool out of use.
+"""
+
+from balkit.auditing.rows import REASONS
+from balkit.auditing.running import MAX_TOKENS, Audit, Options, audit, pool_of, retire
+
+__all__ = ["MAX_TOKENS", "REASONS", "Audit", "Options", "audit", "pool_of", "retire"]

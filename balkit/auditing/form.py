@@ -1,0 +1,180 @@
+"""What can be seen of one row alone: empty, unreadable, cut, refused, foreign, too long."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from balkit import answers as answers_
+from balkit.auditing.material import Material
+from balkit.auditing.rows import Finding, quoted
+from balkit.languages import language
+from balkit.texts import normalised
+
+_USED = 0.5  # of the rows that have an answer, from which one without is missing it
+_SPOKEN = 0.15  # of the rows; a language that fewer are in is another language
+_OF_A_DOMAIN = 0.5  # of a domain's rows: there the language is the domain's own
+_PROSE_WORDS = 12  # of a mathematical answer without a sign or digit
+
+_TOKENS = re.compile(
+    r"<\|[A-Za-z0-9_ /-]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>"
+    r"|<0x[0-9A-Fa-f]{2}>|\[/?(?:AVAILABLE_TOOLS|TOOL_CALLS|SYSTEM_PROMPT)\]"
+)
+_REFUSES = re.compile(
+    r"\b(?:as an ai\b(?: language model| assistant)?|i(?:'|’)?m sorry,? but|i am sorry,? but|i apologi[sz]e,? but|"
+    r"i(?: can(?:'|’)?t| cannot|(?:'|’)m unable to| am unable to|(?:'|’)m not able to| am not able to| won(?:'|’)t|"
+    r" will not) (?:help|assist|provide|answer|comply|fulfil+|create|generate|write|solve|do that|complete|"
+    r"determine|offer|discuss|engage)|"
+    r"it is (?:not possible|impossible) (?:for me )?to (?:answer|assign|determine|classify)|"
+    r"(?:against|violates?) (?:my|our|openai(?:'|’)s) (?:guidelines|policy|policies|programming))",
+    re.IGNORECASE,
+)
+_REFUSED_WITHIN = 250  # characters from the start
+_ENDS_FINE = re.compile(r"(?:[.!?…。！？:;\])}\"'”’»$`*%°]|\\\]|\\\))\s*$")
+_BREAKS_OFF = re.compile(
+    r"(?:[,(\[{=+*/<>&\\-]|(?<![\w'’])(?:the|a|an|of|to|and|or|but|is|are|was|were|with|by|in|on|at|for|from|that|"
+    r"which|as|so|then|than|because|since|if|when|its|we|have|be|can|will|this|these|therefore|thus|hence))\s*$"
+)
+_USUAL_END = 0.8  # of the rationales that end in a full stop or the like, from which another end is odd
+
+
+def empty(material: Material) -> Iterator[Finding]:
+    """`empty_prompt`, `missing_answer`."""
+    rows = material.rows
+    used = sum(answer is not None for answer in rows.answers) >= _USED * len(rows)
+    for index, (prompt, answer) in enumerate(zip(rows.prompts, rows.answers, strict=True)):
+        if not prompt.strip():
+            yield Finding(index, "empty_prompt", "no text")
+        if used and (answer is None or not answer.strip()):
+            yield Finding(index, "missing_answer", "no answer")
+
+
+def unreadable(material: Material) -> Iterator[Finding]:
+    """`unreadable_answer`: no number where numbers are expected, prose for an expression, no letter for a choice."""
+    rows, kind = material.rows, material.kind
+    if kind not in ("number", "math", "choice"):
+        return
+    for index, answer in enumerate(rows.answers):
+        if answer is None or not answer.strip():
+            continue
+        if kind == "math":
+            prose = len(answer.split()) > _PROSE_WORDS and not re.search(r"[\d\\$^=]", answer)
+            bad = prose or not re.search(r"\w|\\", answer)
+        elif kind == "number":
+            bad = answers_.parse(f"Answer: {answer}", kind=kind) is None
+        else:
+            bad = not material.options[index] and answers_.parse(f"Answer: {answer}", kind=kind) is None
+        if bad:
+            yield Finding(index, "unreadable_answer", f"{quoted(answer)} is no {_CALLED[kind]}")
+
+
+_CALLED = {"number": "number", "math": "mathematical expression", "choice": "choice's letter"}
+
+
+def control_tokens(material: Material) -> Iterator[Finding]:
+    """`control_tokens` in prompt, answer or rationale."""
+    for index, name, text in _texts(material):
+        found = _TOKENS.search(text)
+        odd = None if found else next((c for c in text if _is_odd(c)), None) if not text.isprintable() else None
+        if found:
+            yield Finding(index, "control_tokens", f"{name} holds {quoted(found[0])}")
+        elif odd is not None:
+            yield Finding(index, "control_tokens", f"{name} holds the character U+{ord(odd):04X}")
+
+
+def _is_odd(char: str) -> bool:
+    return (unicodedata.category(char) == "Cc" and char not in "\t\n\r\x0b\x0c\x85") or char == "\ufffe"
+
+
+def _texts(material: Material) -> Iterator[tuple[int, str, str]]:
+    rows = material.rows
+    for index, (prompt, answer, worked) in enumerate(zip(rows.prompts, rows.answers, rows.rationales, strict=True)):
+        yield index, "the prompt", prompt
+        yield index, "the answer", answer or ""
+        for text in worked:
+            yield index, "the rationale", text
+
+
+def refusal(material: Material) -> Iterator[Finding]:
+    """`refusal`: the answer or rationale begins as a model's refusal does."""
+    for index, name, text in _texts(material):
+        found = _REFUSES.search(text[:_REFUSED_WITHIN]) if name != "the prompt" else None
+        if found:
+            yield Finding(index, "refusal", f"{name} says {quoted(text[found.start() :])}")
+
+
+def rationales(material: Material) -> Iterator[Finding]:
+    """`empty_rationale`, `truncated_rationale`."""
+    worked = [text.rstrip() for row in material.worked for text in row if text.strip()]
+    usual = sum(bool(_ENDS_FINE.search(text[-20:])) for text in worked) >= _USUAL_END * max(1, len(worked))
+    for index, texts in enumerate(material.worked):
+        answer = material.rows.answers[index]
+        if material.rows.has_rationales and len(worked) >= _USED * len(material.rows) and not texts:
+            yield Finding(index, "empty_rationale", "no rationale")
+        for text in texts:
+            bare = normalised(text).removeprefix("the ").removeprefix("final ")
+            known = normalised(answer or "")
+            said = bare.removeprefix("answer").strip(" :=").removeprefix("is").strip()
+            if material.rows.has_rationales and (not text.strip() or (known and said == known) or not said):
+                yield Finding(index, "empty_rationale", f"only {quoted(text)}" if text.strip() else "no rationale")
+            elif (how := _truncated(text.rstrip(), material, usual=usual)) is not None:
+                yield Finding(index, "truncated_rationale", f"{how}: {quoted('…' + text.rstrip()[-60:])}")
+
+
+def _truncated(text: str, material: Material, *, usual: bool) -> str | None:
+    """How a worked answer breaks off, or None."""
+    last = text.splitlines()[-1] if text else ""
+    if material.kind != "text" and _declares(last[-300:], material):
+        return None
+    if text.count("```") % 2:
+        return "a block of code is open at the end"
+    if _BREAKS_OFF.search(last):
+        return "ends within a sentence"
+    if len(re.findall(r"(?<!\\)\$\$", text)) % 2 or (text.count("\\[") > text.count("\\]") and "\\]" in text):
+        return "a formula is open at the end"
+    if usual and not _ENDS_FINE.search(last[-20:]) and not re.search(r"\d\s*$", last):
+        return "ends without a full stop"
+    return None
+
+
+def _declares(line: str, material: Material) -> bool:
+    sentence = re.split(r"(?<=[.!?])\s+", line)[-1]
+    if material.kind == "choice":
+        return answers_.parse(sentence, kind="choice") is not None
+    return answers_.parse(sentence, kind=material.kind, labels=material.labels) is not None and not _BREAKS_OFF.search(
+        sentence
+    )
+
+
+def other_language(material: Material) -> Iterator[Finding]:
+    """`other_language`: a prompt or rationale in a language that few rows are in, and few of its domain."""
+    rows = material.rows
+    prompts = [language(prompt) for prompt in rows.prompts]
+    worked = [language(texts[0]) if texts else None for texts in material.worked]
+    for name, found in (("the prompt", prompts), ("the rationale", worked)):
+        counted = Counter(code for code in found if code is not None)
+        spoken = {code for code, count in counted.items() if count >= _SPOKEN * counted.total()}
+        of_domain: dict[str | None, Counter[str]] = defaultdict(Counter)
+        for domain, code in zip(rows.domains, found, strict=True):
+            if code is not None and domain is not None:
+                of_domain[domain][code] += 1
+        for index, code in enumerate(found):
+            own = of_domain[rows.domains[index]]
+            if code is None or code in spoken or (own and own[code] >= _OF_A_DOMAIN * own.total()):
+                continue
+            most = counted.most_common(1)[0][0]
+            yield Finding(index, "other_language", f"{name} is in {code}, most are in {most}")
+
+
+def too_long(material: Material) -> Iterator[Finding]:
+    """`too_long_for_student`: prompt with the longest rationale, or the answer."""
+    rows, limit, count = material.rows, material.limits.max_tokens, material.counter.count
+    for index, (prompt, answer, worked) in enumerate(zip(rows.prompts, rows.answers, rows.rationales, strict=True)):
+        reply = max([answers_.completion(text, answer or "") for text in worked] or [answer or ""], key=len)
+        if 4 * (len(prompt) + len(reply)) <= limit:  # no vocabulary makes more tokens than UTF-8 has bytes
+            continue
+        tokens = count(prompt) + count(reply)
+        if tokens > limit:
+            yield Finding(index, "too_long_for_student", f"{tokens:,} tokens, at most {limit:,}")
