@@ -102,8 +102,11 @@ def candidates(
             continue
         if wanted < here.height:
             chosen = rows.filter(pl.col("domain") == domain)["prompt"].unique(maintain_order=True).to_list()
+            needs_vectors = selection.needs_vectors(select.first)
             evidence = selection.Evidence(
-                vectors=encode(here["prompt"].to_list()), chosen=encode(chosen) if chosen else None
+                vectors=encode(here["prompt"].to_list()) if needs_vectors else None,
+                chosen=encode(chosen) if needs_vectors and chosen else None,
+                strata=select.strata,
             )
             ranked = selection.select(here, quota=wanted, method=select.first, evidence=evidence, seed=seed)
             here = here.join(ranked.filter("kept"), on="example_id", how="semi", maintain_order="left")
@@ -152,14 +155,15 @@ def _rank(quotas: Mapping[str, int], material: Material, *, stage: int, tools: T
         # A tail domain gives all it has: nothing is left to choose, and dropping a real row would only buy another.
         method = tools.select.first if stage == 1 or quota >= candidates.height else tools.select.then
         chosen = material.rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
-        needs_vectors = method not in ("random", "ifd")
+        needs_vectors = selection.needs_vectors(method)
         ids = candidates["example_id"].to_list()
         evidence = selection.Evidence(
             vectors=tools.encode(candidates["prompt"].to_list()) if needs_vectors else None,
             chosen=tools.encode(chosen["prompt"].to_list()) if needs_vectors and chosen.height else None,
-            scores=np.array([_value(scored.get(i)) for i in ids]) if method == "ifd" else None,
+            scores=np.array([_value(scored.get(i)) for i in ids]) if selection.needs_scores(method) else None,
             reasons=[scored[i]["reason"] if i in scored else "not among the candidates" for i in ids],
             max_ifd=tools.select.max_ifd,
+            quality_weight=tools.select.quality_weight,
             strata=tools.select.strata,
         )
         parts.append(selection.select(candidates, quota=quota, method=method, evidence=evidence, seed=seed))

@@ -17,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from balkit import balance, frames, measuring, steps, student, synthesize
+from balkit import balance, frames, measuring, selection, steps, student, synthesize
 from balkit import recipe as recipes
 from balkit.assemble import Encode, Material, StageRows, Tools, assemble, candidates
 from balkit.basis import Basis
@@ -97,8 +97,9 @@ def run(
 
 
 def _refuse_untrained(recipe: Recipe) -> None:
-    if recipe.select.then == "ifd":
-        raise RunError(f"{recipe.name}: select.then: ifd needs a trained student; train, or choose another method")
+    method = recipe.select.then
+    if selection.needs_scores(method):
+        raise RunError(f"{recipe.name}: select.then: {method} needs a trained student; train, or choose another method")
     if recipe.balance.policy == "feedback":
         raise RunError(
             f"{recipe.name}: balance.policy: feedback needs a trained student; train, or choose another policy"
@@ -328,16 +329,17 @@ class _Run:
     def score(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
         """What this stage's student gives the candidates of the next one."""
         recipe, key = self.recipe, (self.run_id, stage, "scores")
-        if stage == recipe.stages or recipe.select.then != "ifd" or self.pool.committed(key) is not None:
+        score = selection.needs_scores(recipe.select.then)
+        if stage == recipe.stages or score is None or self.pool.committed(key) is not None:
             return
         self.say(stage, "score")
         scores = steps.score(
             checkpoint_folder, self.candidates(stage + 1), recipe=recipe, progress=self.on_rows("score", stage)
         )
-        ifd = scores.filter(pl.col("name") == "ifd")["value"]
-        said = f"{ifd.count()} of {len(ifd)} candidates scored"
-        self.say(stage, "score", said, done=len(ifd), total=len(ifd))
-        if ifd.null_count() * 2 > len(ifd):
+        values = scores.filter(pl.col("name") == score)["value"]
+        said = f"{values.count()} of {len(values)} candidates scored"
+        self.say(stage, "score", said, done=len(values), total=len(values))
+        if values.null_count() * 2 > len(values):
             log.warning("%s: stage %d: only %s; the others are taken last, in no order", recipe.name, stage, said)
         message = f"{recipe.name}: stage {stage}, {said}"
         self.pool.commit(Commit(message=message, key=key, scores=scores))
@@ -440,13 +442,14 @@ class _Run:
         return self.pool.decisions(run_id=self.run_id).filter(pl.col("stage") < stage)
 
     def scores(self, stage: int, *, checkpoint: str | None) -> pl.DataFrame:
-        """The candidates' IFD; what else the same checkpoint scored, for other runs or by hand, does not count."""
-        if checkpoint is None or self.recipe.select.then != "ifd":
+        """The candidates' scores; what else the same checkpoint scored, for other runs or by hand, does not count."""
+        score = selection.needs_scores(self.recipe.select.then)
+        if checkpoint is None or score is None:
             return frames.SCORES.empty()
         settings = student.score_settings(
             response=self.recipe.select.response, max_new_tokens=self.recipe.evaluate.max_new_tokens
         )
-        mine = (pl.col("name") == "ifd") & (pl.col("settings") == settings)
+        mine = (pl.col("name") == score) & (pl.col("settings") == settings)
         candidates = self.candidates(stage)
         found = self.pool.scores(checkpoint=checkpoint).filter(mine).join(candidates, on="example_id", how="semi")
         if found.height < candidates.height:

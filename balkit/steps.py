@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from balkit import answers, balance, frames, student, synthesize, texts
+from balkit import answers, balance, frames, selection, student, synthesize, texts
 from balkit import recipe as recipes
 from balkit.basis import Basis
 from balkit.errors import RunError, StudentError
@@ -76,7 +76,7 @@ def refuse_long_prompts(pool: Pool, *, recipe: Recipe, basis: Basis) -> None:
 
 
 def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe, progress: OnRows | None = None) -> pl.DataFrame:
-    """SCORES (ifd and loss) of EXAMPLES, by the student's own answers or the references, as `select.response` says."""
+    """SCORES (ifd, loss, entropy) of EXAMPLES, by the student's own answers or the references (`select.response`)."""
     reference = [answers.completion("", given) if given else "" for given in examples["reference"]]
     return student.score(
         checkpoint,
@@ -241,7 +241,7 @@ def write(
 def needs_vectors(recipe: Recipe) -> bool:
     """Whether a run of the recipe makes vectors of examples, to choose by or to compare written ones with."""
     methods = {recipe.select.first, recipe.select.then} if recipe.stages > 1 else {recipe.select.first}
-    return "synthetic" in recipe.fill or not methods <= {"random", "ifd"}
+    return "synthetic" in recipe.fill or any(map(selection.needs_vectors, methods))
 
 
 def accuracies(evaluations: pl.DataFrame) -> balance.Accuracies:

@@ -132,7 +132,7 @@ def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None
     assert set(json.loads(out)["per_domain"]) == {"fruit", "tool", "bird"}
     code, out, _ = balkit("score", pool, checkpoint, "--recipe", "recipe.yaml", "--domain", "bird", "--json")
     assert code == 0
-    assert {row["name"]: row["rows"] for row in json.loads(out)} == {"ifd": 6, "loss": 6}
+    assert {row["name"]: row["rows"] for row in json.loads(out)} == {"ifd": 6, "loss": 6, "entropy": 6}
 
 
 def test_coverage_names_the_domains_in_order_of_size(balkit: Balkit, pool: str) -> None:

@@ -222,6 +222,7 @@ def test_a_value_that_may_be_of_two_kinds_is_one_problem(body: dict[str, Any], s
         ({"fill": ["real", "real"]}, "at most once"),
         ({"budget_rows": 2, "stages": 3}, "budget_rows 2 is smaller than stages 3"),
         ({"select": {"first": "ifd"}}, "stage 1 has none"),
+        ({"select": {"first": "uncertainty"}}, "first: uncertainty needs a student's scores"),
         ({"vectors": {"encoder": "sentence-transformers"}}, "needs `model`"),
         ({"teacher": {}}, "needs `model`"),
         ({"teacher": {"transport": "recorded"}}, "needs `file`"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import combinations
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -14,11 +15,22 @@ from hypothesis import strategies as st
 
 from balkit import frames, recipe, texts
 from balkit.errors import BalkitError, FrameError, VectorError
-from balkit.selection import Evidence, coverage, select, spread, strata
+from balkit.selection import (
+    Evidence,
+    facility,
+    medoids,
+    methods,
+    needs_scores,
+    needs_vectors,
+    select,
+    spread,
+    strata,
+)
 from balkit.selection.grid import Floats, on_grid
 
 METHODS = get_args(recipe.Method)
-NEED_VECTORS = ["stratified", "k_center", "facility_location"]
+NEED_VECTORS = [method for method in METHODS if needs_vectors(method)]
+NEED_SCORES = [method for method in METHODS if needs_scores(method)]
 
 
 def unit(rows: np.ndarray) -> Floats:
@@ -97,7 +109,7 @@ def test_every_candidate_is_decided_and_ranks_count_up(
     assert ranks == list(range(len(ranks)))
     assert decisions["kept"].to_list() == [rank is not None and rank < quota for rank in decisions["rank"]]
     assert decisions["kept"].sum() == min(quota, len(ranks))
-    if method != "ifd":
+    if method not in ("ifd", "ifd_coverage"):
         assert len(ranks) == len(frame)
 
 
@@ -107,7 +119,7 @@ def test_the_ranking_goes_on_beyond_the_greedy_depth(method: recipe.Method) -> N
     evidence = Evidence(vectors=points(n), scores=np.linspace(0, 0.9, n))
     decisions = select(candidates(n), quota=3, method=method, evidence=evidence, seed=0)
     assert decisions["rank"].to_list() == list(range(n))
-    if method in ("k_center", "facility_location"):
+    if method in ("k_center", "facility_location", "medoids", "ifd_coverage"):
         assert decisions["gain"].is_null().sum() == n - (2 * 3 + 64)
 
 
@@ -128,12 +140,18 @@ def test_one_candidate_is_chosen(method: recipe.Method) -> None:
 @pytest.mark.parametrize("method", NEED_VECTORS)
 def test_a_method_that_needs_vectors_says_so(method: recipe.Method) -> None:
     with pytest.raises(VectorError, match=f"{method} needs the candidates' vectors"):
-        select(candidates(3), quota=1, method=method, seed=0)
+        select(candidates(3), quota=1, method=method, evidence=Evidence(scores=np.zeros(3)), seed=0)
 
 
-def test_ifd_without_scores_says_so() -> None:
-    with pytest.raises(BalkitError, match="needs scores"):
-        select(candidates(3), quota=1, method="ifd", seed=0)
+@pytest.mark.parametrize("method", NEED_SCORES)
+def test_a_method_that_needs_scores_says_so(method: recipe.Method) -> None:
+    with pytest.raises(BalkitError, match=f"{method} needs scores"):
+        select(candidates(3), quota=1, method=method, evidence=Evidence(vectors=points(3)), seed=0)
+
+
+def test_every_method_of_a_recipe_is_there_and_reads_what_the_recipe_says() -> None:
+    assert set(methods.METHODS) == set(METHODS)
+    assert {method: needs_scores(method) for method in NEED_SCORES} == recipe.SCORES_OF
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 5.0])
@@ -254,20 +272,104 @@ def plain_greedy(similarities: np.ndarray, start: np.ndarray, depth: int) -> lis
     return rows
 
 
-@pytest.mark.parametrize("cells_kept", [1 << 20, 0])
 @given(n=st.integers(1, 40), kinds=st.integers(1, 40), m=st.integers(0, 4), seed=st.integers(0, 999))
-@settings(max_examples=40, deadline=None)
-def test_lazy_greedy_is_plain_greedy(cells_kept: int, n: int, kinds: int, m: int, seed: int) -> None:
+@settings(max_examples=60, deadline=None)
+def test_gains_that_are_kept_up_to_date_are_those_of_plain_greedy(n: int, kinds: int, m: int, seed: int) -> None:
     which = np.random.default_rng(seed).integers(0, kinds, n)
     vectors = on_grid(points(kinds, seed=seed)[which], name="vectors")
     chosen = on_grid(points(m, seed=seed + 1), name="chosen")
-    picks = coverage.facility_location(vectors, chosen=chosen, depth=n, cells_kept=cells_kept)
+    picks = facility.facility_location(vectors, chosen=chosen, depth=n)
     similarities = np.clip(vectors @ vectors.T // 128, 0, 32767)
     start = np.clip(vectors @ chosen.T // 128, 0, 32767).max(axis=1, initial=0) if m else np.zeros(n)
     assert picks.rows == plain_greedy(similarities, start, n)
     total = covered_by(similarities, tuple(range(n)), start) - start.sum()
     np.testing.assert_allclose(sum(picks.gains), total / n / 32768, atol=1e-9)
     assert all(later <= earlier for earlier, later in zip(picks.gains, picks.gains[1:], strict=False))
+
+
+@pytest.mark.parametrize("m", [0, 5])
+@pytest.mark.parametrize("depth", [1, 30, 120, 600])
+def test_rows_in_parts_are_picked_once_and_cover_about_as_much(depth: int, m: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(facility, "_FEW", 100)
+    monkeypatch.setattr(facility, "_CELLS", 1 << 16)
+    vectors = on_grid(points(600), name="vectors")
+    chosen = on_grid(points(m, seed=5), name="chosen") if m else vectors[:0]
+    whole = facility.facility_location(vectors, chosen=chosen, depth=depth)
+    parts = facility.facility_location(vectors, chosen=chosen, depth=depth, rows_at_once=100)
+    assert len(set(parts.rows)) == len(parts.rows) == depth
+    similarities = np.maximum(vectors @ vectors.T, 0)
+    start = (vectors @ chosen.T).max(axis=1, initial=0)
+    best, found = (covered_by(similarities, tuple(picks.rows), start) for picks in (whole, parts))
+    assert found >= 0.95 * best
+
+
+def test_medoids_stand_for_their_clusters_the_largest_first() -> None:
+    sizes = [30, 5, 15]
+    evidence = Evidence(vectors=groups(sizes))
+    rows = select(candidates(50), quota=3, method="medoids", evidence=evidence, seed=0)
+    of = np.repeat(np.arange(3), sizes)
+    assert of[picked(rows)].tolist() == [0, 2, 1]
+    for row in picked(rows):
+        members = evidence.vectors[of == of[row]]  # type: ignore[index]
+        sums = (members @ members.T).sum(axis=0)
+        best = np.flatnonzero(of == of[row])[sums.argmax()]
+        assert sums.max() - sums[np.flatnonzero(of == of[row]).tolist().index(row)] < 0.01 or best == row
+
+
+@given(n=st.integers(2, 60), quota=st.integers(1, 12), m=st.integers(0, 4), seed=st.integers(0, 999))
+@settings(max_examples=60, deadline=None)
+def test_medoids_cover_no_less_than_the_greedy_they_begin_from(n: int, quota: int, m: int, seed: int) -> None:
+    vectors = on_grid(points(n, seed=seed), name="vectors")
+    chosen = on_grid(points(m, seed=seed + 1), name="chosen") if m else vectors[:0]
+    depth = min(n, 2 * quota)
+    greedy = facility.facility_location(vectors, chosen=chosen, depth=depth).rows[:quota]
+    found = medoids.medoids(vectors, chosen=chosen, quota=quota, depth=depth).rows
+    assert len(set(found)) == len(found) == depth
+    similarities = np.clip(vectors @ vectors.T // 128, 0, 32767)
+    start = np.clip(vectors @ chosen.T // 128, 0, 32767).max(axis=1, initial=0) if m else np.zeros(n)
+    assert covered_by(similarities, tuple(found[:quota]), start) >= covered_by(similarities, tuple(greedy), start)
+
+
+@pytest.mark.parametrize("method", ["loss", "uncertainty"])
+def test_the_highest_score_comes_first_and_the_unscored_last(method: recipe.Method) -> None:
+    evidence = Evidence(scores=np.array([0.3, 2.8, np.nan, 1.0]), reasons=[None, None, "too_long", None])
+    rows = select(candidates(4), quota=2, method=method, evidence=evidence, seed=0)
+    assert rows["example_id"].to_list() == ["e1", "e3", "e0", "e2"]
+    assert rows["gain"].to_list() == [2.8, 1.0, 0.3, None]
+    assert rows["reason"].to_list() == ["chosen", "chosen", "below quota", "unscored: too_long"]
+
+
+@given(case=cases(), quota=st.integers(0, 30))
+@settings(max_examples=25, deadline=None)
+def test_ifd_coverage_of_weight_one_is_ifd(case: tuple[pl.DataFrame, Evidence], quota: int) -> None:
+    frame, evidence = case
+    evidence = replace(evidence, quality_weight=1.0)
+    both = [
+        select(frame, quota=quota, method=method, evidence=evidence, seed=0)["example_id"].to_list()
+        for method in ("ifd", "ifd_coverage")
+    ]
+    assert both[0] == both[1]
+
+
+def test_ifd_coverage_of_weight_nothing_is_facility_location() -> None:
+    evidence = Evidence(vectors=points(80), scores=np.linspace(0, 0.9, 80), quality_weight=0)
+    both = [
+        select(candidates(80), quota=8, method=method, evidence=evidence, seed=0).head(16)["example_id"].to_list()
+        for method in ("facility_location", "ifd_coverage")
+    ]
+    assert both[0] == both[1]
+
+
+def test_more_weight_on_quality_gives_higher_scores_and_less_coverage() -> None:
+    scores = np.random.default_rng(3).uniform(0, 0.99, 200)
+    vectors = points(200)
+    told = []
+    for weight in (0.0, 0.3, 0.7, 1.0):
+        evidence = Evidence(vectors=vectors, scores=scores, quality_weight=weight)
+        rows = picked(select(candidates(200), quota=20, method="ifd_coverage", evidence=evidence, seed=0))
+        told.append((scores[rows].mean(), -spread(vectors[rows], vectors).mean_similarity))
+    assert told == sorted(told)
+    assert [coverage for _, coverage in told] == sorted(coverage for _, coverage in told)
 
 
 @given(seed=st.integers(0, 999), quota=st.integers(1, 3))
@@ -283,10 +385,11 @@ def test_facility_location_reaches_its_share_of_the_best_coverage(seed: int, quo
 
 
 def test_blocks_of_similarities_do_not_change_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = Evidence(vectors=points(120), chosen=points(5, seed=9), strata=5)
+    evidence = Evidence(vectors=points(120), chosen=points(5, seed=9), scores=np.linspace(0, 0.9, 120), strata=5)
     whole = [select(candidates(120), quota=9, method=method, evidence=evidence, seed=0) for method in NEED_VECTORS]
-    for module in (coverage, sys.modules["balkit.selection.grid"]):
+    for module in (facility, medoids, sys.modules["balkit.selection.grid"]):
         monkeypatch.setattr(module, "CELLS_AT_ONCE", 360)
+    monkeypatch.setattr(facility, "_CACHED", 240)
     parts = [select(candidates(120), quota=9, method=method, evidence=evidence, seed=0) for method in NEED_VECTORS]
     assert all(one.equals(other) for one, other in zip(whole, parts, strict=True))
 

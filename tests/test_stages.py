@@ -14,6 +14,7 @@ import pytest
 from small import SIZES, Rule, make_pool, make_recipe, rows
 
 from balkit import frames, texts
+from balkit import recipe as recipes
 from balkit.basis import Basis
 from balkit.errors import BudgetError, CapReached, PoolDamaged, PoolLocked, RunError, StudentError, TeacherPaused
 from balkit.events import Event
@@ -297,9 +298,28 @@ def test_a_second_paying_process_is_told_who_holds_the_pool(tmp_path: Path) -> N
         holder.stdin.close()
 
 
-def test_choosing_by_ifd_without_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"select\.then: ifd"):
-        run_data(make_pool(tmp_path / "pool"), make_recipe())
+@pytest.mark.parametrize("method", recipes.SCORES_OF)
+def test_choosing_by_scores_without_training_is_refused(tmp_path: Path, method: str) -> None:
+    with pytest.raises(RunError, match=rf"select\.then: {method} needs a trained student"):
+        run_data(make_pool(tmp_path / "pool"), make_recipe(select={"then": method}))
+
+
+@pytest.mark.parametrize("method", ["loss", "uncertainty", "ifd_coverage"])
+def test_later_stages_choose_by_the_score_that_their_method_reads(tmp_path: Path, method: str) -> None:
+    select = {"first": "medoids", "then": method, "response": "reference", "candidates": "all", "max_ifd": 1e6}
+    pool = make_pool(tmp_path / "pool")
+    result = run(pool, make_recipe(select=select), teacher=Scripted(Rule()))
+    assert result.stages[-1].rows == 30
+    chosen = pool.decisions(run_id=result.run_id).filter(pl.col("step") == "select").sort("rank")
+    assert set(chosen.filter(pl.col("stage") == 1)["method"]) == {"medoids"}
+    later = chosen.filter((pl.col("stage") == 2) & (pl.col("method") == method) & (pl.col("domain") == "fruit"))
+    scored = pool.scores().filter(pl.col("name") == recipes.SCORES_OF[method]).select("example_id", "value")
+    told = later.join(scored, on="example_id", maintain_order="left")
+    assert told.height > 8
+    if method == "ifd_coverage":
+        assert told["detail"].to_list() == [f"ifd {value:.4g}" for value in told["value"]]
+    else:
+        assert told["gain"].to_list() == told["value"].to_list() == sorted(told["value"], reverse=True)
 
 
 def test_a_row_retired_in_the_middle_stops_the_run_before_it_pays(tmp_path: Path) -> None:

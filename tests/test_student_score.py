@@ -44,15 +44,17 @@ def reference_ifd(loaded: model.Loaded, prompt: str, y: list[int]) -> dict[str, 
     """IFD and loss by their definition: one sequence at a time, all logits."""
     import torch
 
-    def nll(given: list[int]) -> float:
-        ids = torch.tensor([given + y])
+    def logged(given: list[int]) -> Any:
         with torch.no_grad():
-            logged = loaded.model(input_ids=ids).logits[0].log_softmax(-1)
-        return -sum(logged[len(given) + n - 1, token].item() for n, token in enumerate(y)) / len(y)
+            return loaded.model(input_ids=torch.tensor([given + y])).logits[0].log_softmax(-1)[len(given) - 1 : -1]
+
+    def nll(logged: Any) -> float:
+        return -sum(logged[n, token].item() for n, token in enumerate(y)) / len(y)
 
     (given,) = chat.prompt_ids(loaded.tokenizer, [prompt])
-    told, alone = nll(given), nll(loaded.tokenizer.convert_tokens_to_ids(["<|bos|>", "<|assistant|>"]))
-    return {"ifd": math.exp(told) / math.exp(alone), "loss": told}
+    told, alone = logged(given), logged(loaded.tokenizer.convert_tokens_to_ids(["<|bos|>", "<|assistant|>"]))
+    entropy = torch.distributions.Categorical(logits=told).entropy().mean().item()
+    return {"ifd": math.exp(nll(told)) / math.exp(nll(alone)), "loss": nll(told), "entropy": entropy}
 
 
 def by_example(scores: pl.DataFrame) -> dict[str, dict[str, Any]]:
@@ -103,10 +105,10 @@ def test_answers_come_in_order_whatever_the_batches(checkpoint: Path) -> None:
         assert student.generate(checkpoint, prompts, max_new_tokens=12, batch_size=batch_size) == wanted
 
 
-def test_scores_have_two_rows_an_example_in_order(checkpoint: Path) -> None:
+def test_scores_have_three_rows_an_example_in_order(checkpoint: Path) -> None:
     found = student.score(checkpoint, candidates(), response="reference", max_new_tokens=8, batch_size=4)
     assert frames.check(found, frames.SCORES).equals(found)
-    assert found["example_id"].to_list() == [each for each in "fedcba" for _ in range(2)]
+    assert found["example_id"].to_list() == [each for each in "fedcba" for _ in range(3)]
     assert found["checkpoint"].unique().to_list() == [student.digest(checkpoint)]
 
 
@@ -122,8 +124,8 @@ def test_scores_have_two_rows_an_example_in_order(checkpoint: Path) -> None:
 def test_what_cannot_be_scored_has_a_reason(checkpoint: Path, prompt: str, response: str | None, reason: str) -> None:
     asked = pl.DataFrame({"example_id": ["odd", "plain"], "prompt": [prompt, "What?"], "response": [response, "rose"]})
     found = student.score(checkpoint, asked, response="reference", max_new_tokens=8, batch_size=4)
-    assert found["reason"].to_list() == [reason, reason, None, None]
-    assert found["value"].is_null().to_list() == [True, True, False, False]
+    assert found["reason"].to_list() == [reason] * 3 + [None] * 3
+    assert found["value"].is_null().to_list() == [True] * 3 + [False] * 3
 
 
 def test_an_own_answer_that_does_not_end_is_too_long(checkpoint: Path) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from balkit import texts
 from balkit.errors import RecipeError
 from balkit.recipe.sections import (
+    SCORES_OF,
     Answers,
     Balance,
     Caps,
@@ -40,6 +41,7 @@ from balkit.recipe.sections import (
 )
 
 __all__ = [
+    "SCORES_OF",
     "Answers",
     "Balance",
     "Caps",

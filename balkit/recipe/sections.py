@@ -19,7 +19,19 @@ from pydantic import (
 )
 
 Kind = Literal["label", "choice", "number", "math", "text"]
-Method = Literal["random", "stratified", "ifd", "k_center", "facility_location"]
+Method = Literal[
+    "random",
+    "stratified",
+    "k_center",
+    "facility_location",
+    "medoids",
+    "ifd",
+    "loss",
+    "uncertainty",
+    "ifd_coverage",
+]
+#: The score of a student that a method goes by, for those that need one.
+SCORES_OF: Mapping[str, str] = {"ifd": "ifd", "loss": "loss", "uncertainty": "entropy", "ifd_coverage": "ifd"}
 Positive = Annotated[int, Field(ge=1)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -88,25 +100,31 @@ class Balance(Section):
 
 
 class Select(Section):
-    """Which real examples represent a domain (`selection.select`)."""
+    """Which real examples represent a domain (`selection.select`; docs/selection.md)."""
 
     first: Method = Field(default="facility_location", description="stage 1, where no student exists yet")
     then: Method = Field(default="ifd", description="the later stages")
     response: Literal["student", "reference"] = Field(
         default="student",
-        description="ifd: score the student's own answer (BalDistill) or the reference answer (Cherry_LLM)",
+        description="scores are of the student's own answer (BalDistill) or of the reference answer (Cherry_LLM)",
     )
-    max_ifd: float = Field(default=1.0, gt=0, description="ifd: an example at or above is dropped as misaligned")
+    max_ifd: float = Field(
+        default=1.0, gt=0, description="ifd, ifd_coverage: an example at or above is dropped as misaligned"
+    )
+    quality_weight: float = Field(
+        default=0.5, ge=0, le=1, description="ifd_coverage: what IFD counts; 0 is facility_location, 1 is ifd"
+    )
     candidates: Positive | Literal["all"] = Field(
-        default=4, description="ifd: how many examples are scored, as a multiple of the domain's quota"
+        default=4, description="how many examples are scored, as a multiple of the domain's quota"
     )
     strata: Positive = Field(default=20, description="stratified: clusters a domain")
 
     @model_validator(mode="after")
     def _stage_one_has_no_student(self) -> Self:
-        if self.first == "ifd":
+        if self.first in SCORES_OF:
             raise ValueError(
-                "first: ifd needs a student's scores, and stage 1 has none; use facility_location or random"
+                f"first: {self.first} needs a student's scores, and stage 1 has none; use facility_location, or "
+                "another of random, stratified, k_center, medoids"
             )
         return self
 

@@ -1,11 +1,24 @@
-"""Choosing the real examples that represent a domain: random, stratified, by IFD, or by coverage.
+"""Choosing the real examples that represent a domain: by chance, by coverage, by a student's scores, or by both.
 
 Pure: candidates and what is known of them in, DECISIONS out. One domain at a time, since scores are not
-comparable across domains. The result does not depend on the order of the rows.
+comparable across domains. The result does not depend on the order of the rows. docs/selection.md has all methods.
 """
 
-from balkit.selection.choose import Evidence, select
+from balkit.selection.choose import needs_scores, needs_vectors, select
 from balkit.selection.coverage import Spread, spread
 from balkit.selection.grid import on_grid
+from balkit.selection.methods import Evidence, Ranking, Task, Way, preferring
 
-__all__ = ["Evidence", "Spread", "on_grid", "select", "spread"]
+__all__ = [
+    "Evidence",
+    "Ranking",
+    "Spread",
+    "Task",
+    "Way",
+    "needs_scores",
+    "needs_vectors",
+    "on_grid",
+    "preferring",
+    "select",
+    "spread",
+]

@@ -2,87 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from balkit import frames, texts
-from balkit.errors import BalkitError, FrameError, VectorError
+from balkit.errors import BalkitError, FrameError
 from balkit.recipe import Method
-from balkit.selection import coverage, strata
-from balkit.selection.grid import Floats, Indices, on_grid
-
-Doubles = npt.NDArray[np.float64]
+from balkit.selection.grid import Indices, on_grid
+from balkit.selection.methods import METHODS, Evidence, Ranking, Task, Way
 
 _SPARE = 64  # rows ranked beyond twice the quota
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of the candidates, row by row, and what the snapshot already holds of their domain.
-
-    vectors  (n, d) float32, rows L2-normalised; needed by stratified, k_center and facility_location
-    chosen   (m, d) float32, rows L2-normalised: rows chosen in earlier stages, from which coverage continues
-    scores   (n,) float64, IFD, NaN = unscored; needed by ifd
-    reasons  (n,) why a row is unscored
-    max_ifd  a score at or above is dropped as misaligned
-    strata   clusters of stratified
-    """
-
-    vectors: Floats | None = None
-    chosen: Floats | None = None
-    scores: Doubles | None = None
-    reasons: Sequence[str | None] | None = None
-    max_ifd: float = 1.0
-    strata: int = 20
+def needs_vectors(method: Method) -> bool:
+    """Whether a method reads the candidates' vectors."""
+    return METHODS[method].vectors
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """Rows in the order of preference; those not in `order` are dropped. `gain` is NaN where it says nothing."""
-
-    order: Indices
-    gain: Doubles
-    notes: dict[int, str]  # row -> why it is dropped or comes last
-    detail: list[str | None]
+def needs_scores(method: Method) -> str | None:
+    """The score that a method reads, as SCORES call it (`ifd`, `loss`, `entropy`), or None."""
+    return METHODS[method].score
 
 
 def select(
-    candidates: pl.DataFrame, *, quota: int, method: Method, evidence: Evidence | None = None, seed: int
+    candidates: pl.DataFrame, *, quota: int, method: Method | Way, evidence: Evidence | None = None, seed: int
 ) -> pl.DataFrame:
     """DECISIONS on every candidate of one domain, best first; the first `quota` ranks are kept.
 
     candidates  columns example_id, domain; the arrays of `evidence` follow its rows
+    method      a name, or a `Way` of your own
 
     The order of preference goes on beyond the quota, so that a refused row is replaced by the next rank.
 
     random             by a seeded hash of the id
     stratified         random inside the clusters of a k-means; every prefix holds each cluster's share, rounded
-    ifd                highest score first; at or above `max_ifd` dropped; unscored rows last, with their reason
     k_center           farthest first: the row least similar to all chosen so far (without any, the most central)
     facility_location  greedy on the mean over candidates of max(cosine, 0) to the nearest chosen row
+    medoids            the medoids of as many clusters as the quota has rows, then facility location
+    ifd                highest score first; at or above `max_ifd` dropped; unscored rows last, with their reason
+    loss, uncertainty  highest score first (the loss; the entropy); unscored rows last
+    ifd_coverage       facility location and the rank by IFD, weighed by `quality_weight`; dropped and last as in ifd
 
-    stratified, k_center and facility_location rank 2 * quota + 64 rows in this way, the rest by the hash. `gain` is
-    the score (ifd), the distance 1 - max(cosine, 0) (k_center) or the mean similarity added (facility_location).
-    Cost, with d dimensions: k_center n * depth * d; facility_location n * n * d and n * n * 2 bytes, from 23,170
-    rows on n * d bytes and more time. Raises `FrameError` for a bad frame, `VectorError` for missing or unusable
-    vectors, `BalkitError` for missing scores or a negative quota.
+    Methods that read vectors rank 2 * quota + 64 rows in this way, the rest by the hash (ifd_coverage: by score).
+    `gain` is the score (ifd, loss, uncertainty), the distance 1 - max(cosine, 0) (k_center) or the mean similarity
+    added (facility_location, medoids, ifd_coverage). Costs, formulas and sources are in docs/selection.md. Raises
+    `FrameError` for a bad frame, `VectorError` for missing or unusable vectors, `BalkitError` for missing scores or a
+    negative quota.
     """
     evidence = evidence or Evidence()
     _check(candidates, quota=quota, evidence=evidence)
     if not len(candidates):
         return frames.DECISIONS.empty()
+    way = method if isinstance(method, Way) else METHODS[method]
     ids = candidates["example_id"].to_list()
     keys = [texts.rank_key(seed, example) for example in ids]
     # Rows go in hash order from here on, so the lower index wins every tie.
     shuffled = np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
-    evidence = _prepared(evidence, order=shuffled)
     depth = min(len(ids), 2 * quota + _SPARE)
-    ranking = _METHODS[method](len(ids), depth, evidence)
-    return _decisions(candidates[shuffled.tolist()], ranking, quota=quota, method=method)
+    task = Task(n=len(ids), quota=quota, depth=depth, evidence=_prepared(evidence, order=shuffled), method=way.name)
+    return _decisions(candidates[shuffled.tolist()], way.rank(task), quota=quota, method=way.name)
 
 
 def _check(candidates: pl.DataFrame, *, quota: int, evidence: Evidence) -> None:
@@ -113,7 +93,7 @@ def _prepared(evidence: Evidence, *, order: Indices) -> Evidence:
     )
 
 
-def _decisions(candidates: pl.DataFrame, ranking: _Ranking, *, quota: int, method: str) -> pl.DataFrame:
+def _decisions(candidates: pl.DataFrame, ranking: Ranking, *, quota: int, method: str) -> pl.DataFrame:
     n = len(candidates)
     rank = np.full(n, n, dtype=np.int64)
     rank[ranking.order] = np.arange(len(ranking.order))
@@ -131,76 +111,6 @@ def _decisions(candidates: pl.DataFrame, ranking: _Ranking, *, quota: int, metho
         reason=pl.Series(reasons, dtype=pl.String()),
         gain=pl.Series(ranking.gain, dtype=pl.Float64()).fill_nan(None),
         rank=pl.when(ranked < len(ranking.order)).then(ranked),
-        detail=pl.Series(ranking.detail, dtype=pl.String()),
+        detail=pl.Series([ranking.detail.get(row) for row in range(n)], dtype=pl.String()),
     )
     return frames.check(frame.sort("rank", "example_id", nulls_last=True), frames.DECISIONS)
-
-
-def _ranking(n: int, picks: Sequence[int], gains: Sequence[float], detail: list[str | None] | None = None) -> _Ranking:
-    """The picks first, then every other row in hash order."""
-    first = np.array(picks, dtype=np.int64)
-    gain = np.full(n, np.nan)
-    gain[first] = gains
-    rest = np.setdiff1d(np.arange(n), first)
-    return _Ranking(np.concatenate([first, rest]), gain, notes={}, detail=detail or [None] * n)
-
-
-def _random(n: int, depth: int, evidence: Evidence) -> _Ranking:
-    return _ranking(n, picks=[], gains=[])
-
-
-def _by_ifd(n: int, depth: int, evidence: Evidence) -> _Ranking:
-    if evidence.scores is None:
-        raise BalkitError("method ifd needs scores: score the candidates with a student, or choose another method")
-    scores = evidence.scores
-    reasons = evidence.reasons or [None] * n
-    unscored = np.flatnonzero(~np.isfinite(scores))
-    dropped = np.flatnonzero(np.isfinite(scores) & (scores >= evidence.max_ifd))
-    usable = np.flatnonzero(np.isfinite(scores) & (scores < evidence.max_ifd))
-    notes = {int(row): "ifd at or above max" for row in dropped}
-    notes |= {row: f"unscored: {reasons[row] or 'not_finite'}" for row in unscored.tolist()}
-    best_first = usable[np.argsort(-scores[usable], kind="stable")]
-    gain = np.where(np.isfinite(scores), scores, np.nan)
-    return _Ranking(np.concatenate([best_first, unscored]), gain, notes=notes, detail=[None] * n)
-
-
-def _stratified(n: int, depth: int, evidence: Evidence) -> _Ranking:
-    vectors = _vectors(evidence, "stratified")
-    cluster = strata.clusters(vectors, k=min(max(1, evidence.strata), n))
-    picks = strata.interleaved(cluster, depth=depth)
-    return _ranking(n, picks, [float("nan")] * len(picks), detail=[f"cluster {c}" for c in cluster])
-
-
-def _k_center(n: int, depth: int, evidence: Evidence) -> _Ranking:
-    vectors = _vectors(evidence, "k_center")
-    picks = coverage.k_center(vectors, chosen=_chosen(evidence, vectors), depth=depth)
-    return _ranking(n, picks.rows, picks.gains)
-
-
-def _facility_location(n: int, depth: int, evidence: Evidence) -> _Ranking:
-    vectors = _vectors(evidence, "facility_location")
-    picks = coverage.facility_location(vectors, chosen=_chosen(evidence, vectors), depth=depth)
-    return _ranking(n, picks.rows, picks.gains)
-
-
-def _vectors(evidence: Evidence, method: str) -> Floats:
-    if evidence.vectors is None:
-        raise VectorError(f"method {method} needs the candidates' vectors, and none were given")
-    return evidence.vectors
-
-
-def _chosen(evidence: Evidence, vectors: Floats) -> Floats:
-    if evidence.chosen is None or not len(evidence.chosen):
-        return vectors[:0]
-    if evidence.chosen.shape[1] != vectors.shape[1]:
-        raise VectorError(f"chosen rows have {evidence.chosen.shape[1]} dimensions, the candidates {vectors.shape[1]}")
-    return evidence.chosen
-
-
-_METHODS: dict[str, Callable[[int, int, Evidence], _Ranking]] = {
-    "random": _random,
-    "stratified": _stratified,
-    "ifd": _by_ifd,
-    "k_center": _k_center,
-    "facility_location": _facility_location,
-}

@@ -22,7 +22,8 @@ CELLS_AT_ONCE = 1 << 22  # similarities in one block: 16 MiB
 
 def on_grid(vectors: Floats, *, name: str) -> Floats:
     """`(n, d) float32` whole numbers: the vectors times 2**11, rounded. Raises `VectorError` as `unit` does."""
-    return np.asarray(np.rint(unit(vectors, name=name) * np.float32(GRID)))
+    scaled = unit(vectors, name=name) * np.float32(GRID)
+    return np.asarray(np.rint(scaled, out=scaled))
 
 
 def unit(vectors: Floats, *, name: str) -> Floats:

@@ -1,4 +1,4 @@
-"""One forward pass over padded rows: the loss of response tokens, and nothing else.
+"""One forward pass over padded rows: the loss and the entropy of response tokens, and nothing else.
 
 The only place where a model's logits are read, so training and scoring mean the same by a token's loss.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from balkit.errors import need
 
 _SMALL = 5_000_000
+_TOKENS_AT_ONCE = 512  # whose probabilities are held twice
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,28 @@ class Row:
 
 
 def response_nll(model: Any, rows: Sequence[Row], *, pad_id: int) -> Any:
-    """The loss of every response token, in nats: (tokens,) float32, row after row.
+    """The loss of every response token, in nats: (tokens,) float32, row after row."""
+    return _nll(*_response_logits(model, rows, pad_id=pad_id))
+
+
+def response_nll_and_entropy(model: Any, rows: Sequence[Row], *, pad_id: int) -> tuple[Any, Any]:
+    """The loss of every response token, and the entropy of the model's prediction there, both in nats.
+
+    Each (tokens,) float32, row after row, of one forward pass.
+    """
+    torch = need("torch", extra="train")
+    logits, targets = _response_logits(model, rows, pad_id=pad_id)
+    parts = [part.log_softmax(-1) for part in logits.split(_TOKENS_AT_ONCE)]
+    return _nll(logits, targets), torch.cat([-(part.exp() * part).sum(-1) for part in parts])
+
+
+def _nll(logits: Any, targets: Any) -> Any:
+    torch = need("torch", extra="train")
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def _response_logits(model: Any, rows: Sequence[Row], *, pad_id: int) -> tuple[Any, Any]:
+    """The logits before every response token, (tokens, vocabulary) float32, and the tokens, row after row.
 
     The LM head is applied to the window of positions that holds the rows' responses, not to the prompts before
     it; rows of similar length make it narrow.
@@ -48,7 +70,7 @@ def response_nll(model: Any, rows: Sequence[Row], *, pad_id: int) -> Any:
     predicted = window + 1
     asked = (predicted >= givens[:, None]) & (predicted < lengths[:, None])
     targets = ids[:, first + 1 :]
-    return torch.nn.functional.cross_entropy(logits[asked].float(), targets[asked], reduction="none")
+    return logits[asked].float(), targets[asked]
 
 
 @contextmanager

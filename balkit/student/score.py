@@ -1,4 +1,4 @@
-"""What a student's probabilities say about examples: IFD (Cherry_LLM, BalDistill) and loss."""
+"""What a student's probabilities say about examples: IFD (Cherry_LLM, BalDistill), loss and entropy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from balkit.student import chat, forward, model
 from balkit.student.generate import Answer, OnRows, greedy
 from balkit.student.settings import score_settings
 
+#: What `score` gives, by name.
+SCORES = ("ifd", "loss", "entropy")
+
 _TOKENS_A_BATCH = 16_384  # padded; what bounds the memory of a batch besides its rows
 
 
@@ -27,10 +30,11 @@ def score(
     batch_size: int,
     progress: OnRows | None = None,
 ) -> pl.DataFrame:
-    """SCORES of the examples (`example_id`, `prompt`; `response` for y = reference), two rows each, in order.
+    """SCORES of the examples (`example_id`, `prompt`; `response` for y = reference), three rows each, in order.
 
     `ifd` is PPL(y|x) / PPL(y), each over the mean of y's tokens: above 1 the prompt does not help the student.
-    `loss` is the mean nats per token of y given x. y is the student's own greedy answer (a generation each, of
+    `loss` is the mean nats per token of y given x; `entropy` is the mean entropy, in nats, of what the student predicts
+    at y's tokens, given x and those before. y is the student's own greedy answer (a generation each, of
     `max_new_tokens` at most) or the column `response`; EOS is not part of it. PPL(y) is taken after BOS and the
     assistant's header, without the user's turn, over the same tokens. A null `value` has its `reason`: `empty`;
     `too_long` (an answer that did not end within `max_new_tokens`, a text beyond the context); `not_finite`.
@@ -57,10 +61,13 @@ def score(
         (prompt, answer.ids) for prompt, answer, reason in zip(prompts, written, reasons, strict=True) if reason is None
     ]
     rows = [forward.Row(prompt, y) for prompt, y in asked]
-    told = _mean_nll(loaded, rows, batch_size=batch_size, progress=progress)
-    alone = _mean_nll(loaded, [forward.Row(opening, y) for _, y in asked], batch_size=batch_size)
-    pairs = iter(zip(told, alone, strict=True))
-    losses = [next(pairs) if reason is None else (math.nan, math.nan) for reason in reasons]
+    told = _means(loaded, rows, batch_size=batch_size, progress=progress)
+    alone = _means(loaded, [forward.Row(opening, y) for _, y in asked], batch_size=batch_size)
+    scored = iter(
+        {"ifd": _ratio(nll, nll_alone), "loss": nll, "entropy": entropy}
+        for (nll, entropy), (nll_alone, _) in zip(told, alone, strict=True)
+    )
+    values = [next(scored) if reason is None else dict.fromkeys(SCORES, math.nan) for reason in reasons]
     shared = {
         "checkpoint": loaded.digest,
         "settings": score_settings(response=response, max_new_tokens=max_new_tokens),
@@ -68,8 +75,8 @@ def score(
     return frames.SCORES.of(
         [
             {**shared, "example_id": example_id, "name": name, **_valued(value, reason=reason)}
-            for example_id, (nll, nll_alone), reason in zip(examples["example_id"], losses, reasons, strict=True)
-            for name, value in (("ifd", _ratio(nll, nll_alone)), ("loss", nll))
+            for example_id, named, reason in zip(examples["example_id"], values, reasons, strict=True)
+            for name, value in named.items()
         ]
     )
 
@@ -98,18 +105,19 @@ def _ratio(conditional: float, unconditional: float) -> float:
         return math.inf
 
 
-def _mean_nll(
+def _means(
     loaded: model.Loaded, rows: Sequence[forward.Row], *, batch_size: int, progress: OnRows | None = None
-) -> list[float]:
-    """Each row's mean loss in nats per response token, in order."""
+) -> list[tuple[float, float]]:
+    """Each row's mean loss and mean entropy over its response tokens, in nats, in order."""
     torch = need("torch", extra="train")
-    means, done = [math.nan] * len(rows), 0
+    means, done = [(math.nan, math.nan)] * len(rows), 0
     for batch in _buckets([row.length for row in rows], batch_size=batch_size):
         with torch.inference_mode(), forward.cpu_threads(loaded.model):
-            nll = forward.response_nll(loaded.model, [rows[index] for index in batch], pad_id=loaded.pad_id)
-        parts = nll.double().split([len(rows[index].response) for index in batch])
-        for index, part in zip(batch, parts, strict=True):
-            means[index] = part.mean().item()
+            found = forward.response_nll_and_entropy(loaded.model, [rows[i] for i in batch], pad_id=loaded.pad_id)
+        lengths = [len(rows[index].response) for index in batch]
+        nll, entropy = (each.double().split(lengths) for each in found)
+        for index, losses, entropies in zip(batch, nll, entropy, strict=True):
+            means[index] = losses.mean().item(), entropies.mean().item()
         done += len(batch)
         if progress is not None:
             progress(done, len(rows))

@@ -1,34 +1,32 @@
-"""Facility location: `selection.select` against greedy in plain numpy (the peer), which computes every gain anew.
+"""Facility location: `selection.select` against submodlib, apricot and plain numpy, every run a process of its own.
 
-    python tests/benchmarks/bench_selection.py [rounds] [candidates] [quota]
+    python tests/benchmarks/bench_selection.py [rounds] [--peers PYTHON] [--many ROWS] [--limit SECONDS]
 
-Each round runs both, in turn, so that a busy machine slows both alike. Both rank `2 * quota + 64` rows.
+3,000 candidates, 150 of them chosen, the same similarities for all, the peers one after the other in every round, so
+that a busy machine slows all alike. balkit also makes the similarities and ranks 2 * 150 + 64 rows. `--peers` is the
+interpreter of an environment with `pip install submodlib-py apricot-select`; a peer that is not there is skipped.
+`--many` adds so many candidates, 1 % of them chosen, with submodlib's sparse mode beside it for `--limit` seconds.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
+import json
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
+from measuring import compared, digits, interleaved, median, table, told
 
-from balkit.selection import Evidence, select
+from balkit.selection import facility, on_grid
 
-
-def plain_greedy(vectors: np.ndarray, depth: int) -> list[int]:
-    """Greedy on the mean of max(cosine, 0), float32, one matrix of similarities."""
-    similarities = np.maximum(vectors @ vectors.T, 0)
-    covered = np.zeros(len(vectors), dtype=np.float32)
-    rows: list[int] = []
-    for _ in range(depth):
-        gains = np.maximum(similarities, covered).sum(axis=1)
-        gains[rows] = -1
-        rows.append(int(gains.argmax()))
-        covered = np.maximum(covered, similarities[rows[-1]])
-    return rows
+WORKER = Path(__file__).with_name("facility_peers.py")
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ("submodlib", "apricot")
 
 
 def clustered(n: int, *, d: int = 384, clusters: int = 40) -> np.ndarray:
@@ -38,32 +36,120 @@ def clustered(n: int, *, d: int = 384, clusters: int = 40) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-def main(rounds: int, n: int, quota: int) -> None:
-    """Print the median of each and how far their chosen rows agree."""
-    vectors = clustered(n)
-    frame = pl.DataFrame({"example_id": [f"e{i}" for i in range(n)], "domain": ["one"] * n})
-    depth = min(n, 2 * quota + 64)
+def ran(name: str, file: Path, rows: int, picks: int, *, python: str, limit: float | None = None) -> dict[str, Any]:
+    """What a process said of its run; without `seconds` where it was stopped at `limit`."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [python if name.startswith(PEERS) else sys.executable, str(WORKER), name, str(file), str(rows)]
+    try:
+        done = subprocess.run(
+            [*command, str(picks)],
+            env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=True,
+        )
+    except subprocess.TimeoutExpired as stopped:
+        said = (stopped.stdout or b"").decode()
+    else:
+        said = done.stdout
+    lines = [line for line in said.splitlines() if line.startswith("{")]
+    return json.loads(lines[-1]) if lines else {}  # type: ignore[no-any-return]
 
-    def ours() -> list[int]:
-        evidence = Evidence(vectors=vectors)
-        ranked = select(frame, quota=quota, method="facility_location", evidence=evidence, seed=0)
-        return [int(example[1:]) for example in ranked["example_id"][:depth]]
 
-    runs: dict[str, Callable[[], list[int]]] = {"plain numpy": lambda: plain_greedy(vectors, depth), "balkit": ours}
-    rows = {name: run() for name, run in runs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    same = len(set(rows["balkit"][:quota]) & set(rows["plain numpy"][:quota]))
-    print(f"n={n} quota={quota} depth={depth}, median of {rounds} interleaved runs, numpy {np.__version__}")
-    for name, times in seconds.items():
-        print(f"{name:12}  {statistics.median(times):.3f} s")
-    print(f"the same rows: {same} of {quota} (balkit rounds a cosine to ~2e-4)")
+def there(peer: str, *, python: str) -> bool:
+    """Whether the interpreter has a peer."""
+    done = subprocess.run([python, "-c", f"import {peer}"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def objective(vectors: np.ndarray, rows: list[int]) -> float:
+    """The mean over all rows of max(cosine, 0) to the nearest chosen one."""
+    nearest = [(vectors[at : at + 1000] @ vectors[rows].T).max(axis=1) for at in range(0, len(vectors), 1000)]
+    return float(np.maximum(np.concatenate(nearest), 0).mean(dtype=np.float64))
+
+
+def dense(rounds: int, n: int, picks: int, *, python: str, folder: Path) -> str:
+    """All of a kind on one matrix."""
+    names = ["balkit", "plain numpy", *(peer for peer in PEERS if there(peer, python=python))]
+    for peer in set(PEERS) - set(names):
+        print(f"{peer} is not installed for {python}: skipped")
+    vectors = as_rounded(clustered(n))
+    file = folder / "dense.npy"
+    np.save(file, vectors)
+    said: dict[str, dict[str, Any]] = {}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
+
+    def way(name: str) -> float:
+        said[name] = ran(name, file, n, picks, python=python)
+        cpu[name].append(float(said[name]["cpu_s"]))
+        return float(said[name]["seconds"])
+
+    times = interleaved(rounds, {name: lambda name=name: way(name) for name in names})  # type: ignore[misc]
+    body = []
+    for name, seconds in times.items():
+        ratios = [compared(seconds, times["balkit"])[0], median(cpu[name]), compared(cpu[name], cpu["balkit"])[0]]
+        worth, peak = f"{objective(vectors, said[name]['rows']):.6f}", digits(said[name]["peak_mib"])
+        body.append(told(name, seconds, *ratios, worth, peak))
+    title = f"{n:,} candidates, {picks} chosen, {rounds} rounds, numpy {np.__version__}"
+    columns = "who | s, median | times balkit's | CPU s | times balkit's | objective | peak MiB | all rounds, s"
+    return table(title, columns, body)
+
+
+def many(n: int, *, python: str, limit: float, folder: Path) -> str:
+    """As many as are taken in parts, beside what keeps the nearest neighbours of each."""
+    vectors = as_rounded(clustered(n, clusters=400))
+    file = folder / "many.npy"
+    np.save(file, vectors)
+    picks = n // 100
+    body = []
+    for name in ("balkit", "submodlib sparse"):
+        if name == "submodlib sparse" and not there("submodlib", python=python):
+            print(f"submodlib is not installed for {python}: skipped")
+            continue
+        found = ran(name, file, n, picks, python=python, limit=limit if name != "balkit" else None)
+        worth = f"{objective(vectors, found['rows']):.6f}" if "rows" in found else ""
+        seconds = median([found["seconds"]]) if "seconds" in found else f"stopped after {limit:g}"
+        body.append([name, seconds, worth, digits(found["peak_mib"]) if found else ""])
+    chance = np.random.default_rng(0).choice(n, picks, replace=False).tolist()
+    body.append(["random", "", f"{objective(vectors, chance):.6f}", ""])
+    return table(f"{n:,} candidates, {picks:,} chosen, one run", "who | s | objective | peak MiB", body)
+
+
+def in_parts(n: int, picks: int, *, rows_at_once: int) -> str:
+    """What taking rows in parts costs in coverage, where all at once can be had too."""
+    body = []
+    for clusters in (40, 400):
+        vectors = as_rounded(clustered(n, clusters=clusters))
+        grid = on_grid(vectors, name="vectors")
+        depth = 2 * picks + 64
+        found = [
+            objective(vectors, facility.facility_location(grid, chosen=grid[:0], depth=depth, **how).rows[:picks])
+            for how in ({}, {"rows_at_once": rows_at_once})
+        ]
+        body.append([clusters, f"{found[0]:.6f}", f"{found[1]:.6f}", f"{found[1] / found[0]:.4f}"])
+    title = f"{n:,} candidates, {picks} chosen: all at once, and in parts of {rows_at_once:,} rows"
+    return table(title, "clusters | at once | in parts | share", body)
+
+
+def as_rounded(vectors: np.ndarray) -> np.ndarray:
+    """The vectors as balkit rounds them, so that all have the same similarities."""
+    return np.asarray(on_grid(vectors, name="vectors") / np.float32(2048))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("rounds", type=int, nargs="?", default=5)
+    arguments.add_argument("--peers", default=sys.executable, metavar="PYTHON")
+    arguments.add_argument("--many", type=int, metavar="ROWS")
+    arguments.add_argument("--limit", type=float, default=600, metavar="SECONDS")
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(dense(given.rounds, 3000, 150, python=given.peers, folder=Path(folder)), flush=True)
+        print(in_parts(6000, 60, rows_at_once=1500), flush=True)
+        if given.many:
+            print(many(given.many, python=given.peers, limit=given.limit, folder=Path(folder)))
 
 
 if __name__ == "__main__":
-    given = [int(argument) for argument in sys.argv[1:]]
-    main(*(given + [5, 3000, 150][len(given) :]))
+    main()
