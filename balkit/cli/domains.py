@@ -23,9 +23,9 @@ def discover(
     within: Annotated[str | None, typer.Option(help="Only inside this domain.")] = None,
     min_rows: Annotated[int, typer.Option(min=2, help="Examples that a domain must have.")] = 10,
     encoder: Annotated[
-        Literal["hashing", "sentence-transformers"], typer.Option(help="How texts become vectors.")
+        Literal["hashing", "static", "sentence-transformers"], typer.Option(help="How texts become vectors.")
     ] = "hashing",
-    model: Annotated[str | None, typer.Option(help="sentence-transformers: a folder or a hub name.")] = None,
+    model: Annotated[str | None, typer.Option(help="static, sentence-transformers: a folder or a hub name.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     again: Annotated[
         bool, typer.Option("--again", help="Discover anew, not only for examples that came later.")
@@ -46,8 +46,8 @@ def discover(
     from balkit.recipe.sections import Vectors as Section
     from balkit.vectors import Vectors, make_encoder
 
-    if encoder == "sentence-transformers" and model is None:
-        raise typer.BadParameter("sentence-transformers needs a model", param_hint="--model")
+    if encoder != "hashing" and model is None:
+        raise typer.BadParameter(f"{encoder} needs a model", param_hint="--model")
     opened = Pool.open(pool)
     vectors = Vectors(Path(pool) / "vectors", make_encoder(Section(encoder=encoder, model=model)))
     with progress(quiet=as_json) as notify:

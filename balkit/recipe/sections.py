@@ -130,16 +130,33 @@ class Select(Section):
 
 
 class Vectors(Section):
-    """How texts become vectors (`vectors.make_encoder`) and how neighbours are found."""
+    """How texts become vectors (`vectors.make_encoder`; docs/vectors.md)."""
 
-    encoder: Literal["hashing", "sentence-transformers"] = "hashing"
-    model: str | None = Field(default=None, description="sentence-transformers: a hub name or a local folder")
+    encoder: Literal["hashing", "static", "sentence-transformers"] = Field(
+        default="hashing",
+        description="hashing: spelling, needs no model; static: a model2vec table; sentence-transformers: a model",
+    )
+    model: str | None = Field(default=None, description="static, sentence-transformers: a hub name or a local folder")
     dim: Positive = Field(default=512, description="hashing: dimensions")
+    backend: Literal["torch", "onnx", "openvino"] = Field(
+        default="torch", description="sentence-transformers: what runs the model"
+    )
+    precision: Literal["full", "half"] = Field(
+        default="full", description="sentence-transformers: half is float16, on a GPU only"
+    )
 
     @model_validator(mode="after")
     def _model_is_named(self) -> Self:
-        if self.encoder == "sentence-transformers" and not self.model:
-            raise ValueError("encoder: sentence-transformers needs `model`, a hub name or a local folder")
+        if self.encoder != "hashing" and not self.model:
+            raise ValueError(f"encoder: {self.encoder} needs `model`, a hub name or a local folder")
+        return self
+
+    @model_validator(mode="after")
+    def _backend_has_a_model(self) -> Self:
+        if self.encoder != "sentence-transformers" and (self.backend != "torch" or self.precision != "full"):
+            raise ValueError(f"backend and precision are for encoder: sentence-transformers, not {self.encoder}")
+        if self.backend != "torch" and self.precision == "half":
+            raise ValueError(f"precision: half is for backend: torch, not {self.backend}")
         return self
 
 

@@ -1,15 +1,13 @@
 """Vectors on disk: every text is encoded once.
 
-A folder per encoder holds segments, each with the vectors of some texts. A segment is written once and never
-changed; its name and its header carry the sha256 of its body, so a damaged one is noticed, dropped and encoded
-again, and two processes that write at the same time at worst store a text twice.
+A folder per encoder holds segments (`segments`), each with the vectors of some texts and checksums. A damaged one is
+noticed, dropped and encoded again, and two processes that write at the same time at worst store a text twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,13 +16,17 @@ import numpy.typing as npt
 
 from balkit import texts as texts_
 from balkit.errors import VectorError
-from balkit.vectors.encoders import Encoder, Floats
-from balkit.vectors.files import drop, replace
+from balkit.vectors import segments
+from balkit.vectors.encoders import Encoder
+from balkit.vectors.files import drop
+from balkit.vectors.segments import Floats, Keys, Segment
 
-_KEY_BYTES = 32
-_TEXTS_AT_ONCE = 1024
-_TEXTS_A_SEGMENT = 8 * _TEXTS_AT_ONCE
-_MAPPED_FROM = 1024  # rows; a mapped segment keeps a file open, so small ones are read into memory
+_TEXTS_AT_ONCE = 512
+_SECONDS_AT_RISK = 10.0
+_SEGMENT_BYTES = 32 << 20
+_FEW_SMALL = 16
+
+_Rows = npt.NDArray[np.int64]
 
 #: Called with (texts done, texts to encode); cached texts are not counted.
 Progress = Callable[[int, int], None]
@@ -35,75 +37,183 @@ log = logging.getLogger(__name__)
 class Vectors:
     """The vectors of texts by one encoder, kept under `folder`, which is always safe to delete.
 
-    Opening reads nothing. The first `of` verifies the encoder's segments (about 1 s a GB) and maps them into
-    memory; after that only texts never seen are encoded, 8192 to a segment, so a killed process loses one segment.
+    Opening reads nothing. `of` reads the keys of the encoder's segments, verifies those that it needs vectors of
+    (about 1 s a GB) and maps them into memory. Only texts never seen are encoded, the longest first and texts of like
+    length together; they are stored every 10 s at least, so that a killed process loses no more than that.
     Not for several threads at once; several processes are fine.
     """
 
     def __init__(self, folder: Path, encoder: Encoder) -> None:
         self.encoder = encoder
         self._root = folder
-        self._segments: dict[str, npt.NDArray[np.float32]] = {}
-        self._where: dict[bytes, tuple[str, int]] = {}
+        self._segments: dict[str, Segment] = {}
+        self._index: _Index | None = None
 
     def of(self, texts: Sequence[str], *, progress: Progress | None = None) -> Floats:
         """`(n, dim) float32`, rows L2-normalised, in the order of the texts.
 
-        Raises `VectorError`, naming the text, when the encoder returns a vector that is not finite.
+        Raises `VectorError`, naming the text, when the encoder returns a vector that is not finite, and naming the
+        folder when it cannot be written; what was encoded before is kept.
         """
-        keys = [_key(text) for text in texts]
-        self._read_new_segments()
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._where}
-        self._encode(missing, progress=progress)
-        return self._gather(keys)
+        if not len(texts):
+            return np.zeros((0, self.encoder.dim), dtype=np.float32)
+        keys = segments.keys_of(texts)
+        where = self._locate(keys)
+        while (missing := np.flatnonzero(where < 0)).size:
+            _, first = np.unique(keys[missing], axis=0, return_index=True)
+            self._encode(texts, keys, rows=missing[first], progress=progress)
+            where = self._locate(keys)
+        return self._gather(where)
 
     @property
     def folder(self) -> Path:
         """Where this encoder's segments lie."""
         return self._root / texts_.digest(self.encoder.name)[:16]
 
-    def _gather(self, keys: Sequence[bytes]) -> Floats:
-        if not keys:
-            return np.zeros((0, self.encoder.dim), dtype=np.float32)
-        rows: dict[str, tuple[list[int], list[int]]] = {}
-        for position, key in enumerate(keys):
-            segment, row = self._where[key]
-            to, where = rows.setdefault(segment, ([], []))
-            to.append(position)
-            where.append(row)
-        first = self._segments[next(iter(rows))]
-        gathered = np.empty((len(keys), first.shape[1]), dtype=np.float32)
-        for segment, (to, where) in rows.items():
-            gathered[to] = self._segments[segment][where]
+    # -- finding ----------------------------------------------------------------------------------------------------
+
+    def _locate(self, keys: Keys) -> _Rows:
+        """Of each key its number in the index, or -1; only sound segments are named."""
+        while True:
+            self._read_new_segments()
+            index = self._indexed()
+            where = index.find(keys)
+            used = np.unique(index.segment[where[where >= 0]])
+            damaged = [number for number in used if not self._sound(index.segments[number])]
+            if not damaged:
+                return where
+
+    def _indexed(self) -> _Index:
+        if self._index is None:
+            self._index = _Index(list(self._segments.values()))
+        return self._index
+
+    def _gather(self, where: _Rows) -> Floats:
+        index = self._indexed()
+        numbers, rows = index.segment[where], index.row[where]
+        dim = index.segments[numbers[0]].vectors.shape[1]  # the encoder's, without loading its model
+        gathered = np.empty((len(where), dim), dtype=np.float32)
+        order = np.argsort(numbers, kind="stable")
+        bounds = np.searchsorted(numbers[order], np.arange(len(index.segments) + 1))
+        for segment, start, stop in zip(index.segments, bounds[:-1], bounds[1:], strict=True):
+            if stop > start:
+                to = order[start:stop]
+                gathered[to] = segment.vectors[rows[to]]
         return gathered
 
-    def _encode(self, missing: dict[bytes, str], *, progress: Progress | None) -> None:
-        keys = sorted(missing)
-        for start in range(0, len(keys), _TEXTS_A_SEGMENT):
-            parts = []
-            for at in range(start, min(start + _TEXTS_A_SEGMENT, len(keys)), _TEXTS_AT_ONCE):
-                wanted = [missing[key] for key in keys[at : at + _TEXTS_AT_ONCE]]
-                parts.append(_checked(self.encoder.encode(wanted), texts=wanted, encoder=self.encoder))
-                if progress is not None:
-                    progress(at + len(wanted), len(keys))
-            self._adopt(_write(self.folder, keys[start : start + _TEXTS_A_SEGMENT], np.concatenate(parts)))
+    def _sound(self, segment: Segment) -> bool:
+        try:
+            segment.verify()
+        except ValueError as error:
+            self._forget(segment.file, error)
+            return False
+        return True
 
     def _read_new_segments(self) -> None:
         for file in sorted(self.folder.glob("*.vectors")):
             if file.name not in self._segments:
-                self._adopt(file)
+                try:
+                    self._adopt(segments.read(file))
+                except FileNotFoundError:  # another process dropped it
+                    continue
+                except ValueError as error:
+                    self._forget(file, error)
 
-    def _adopt(self, file: Path) -> None:
+    def _adopt(self, segment: Segment) -> None:
+        self._segments[segment.file.name] = segment
+        self._index = None
+
+    def _forget(self, file: Path, error: ValueError) -> None:
+        log.warning("%s: dropped, its texts are encoded again (%s)", file, error)
+        self._segments.pop(file.name, None)
+        self._index = None
+        drop(file)
+
+    # -- encoding ---------------------------------------------------------------------------------------------------
+
+    def _encode(self, texts: Sequence[str], keys: Keys, *, rows: _Rows, progress: Progress | None) -> None:
+        lengths = np.array([len(texts[row]) for row in rows])
+        rows = rows[np.argsort(-lengths, kind="stable")]
+        waiting: list[tuple[_Rows, Floats]] = []
+        since = time.monotonic()
         try:
-            keys, vectors = _read(file)
-        except FileNotFoundError:  # another process dropped it
+            for start in range(0, len(rows), _TEXTS_AT_ONCE):
+                part = rows[start : start + _TEXTS_AT_ONCE]
+                wanted = [texts[row] for row in part]
+                waiting.append((part, _checked(self.encoder.encode(wanted), texts=wanted, encoder=self.encoder)))
+                full = len(waiting) * _TEXTS_AT_ONCE >= self._rows_a_segment
+                if full or time.monotonic() - since > _SECONDS_AT_RISK:
+                    self._store(keys, waiting)
+                    since = time.monotonic()
+                if progress is not None:
+                    progress(start + len(part), len(rows))
+        finally:
+            self._store(keys, waiting)
+        self._merge()
+
+    @property
+    def _rows_a_segment(self) -> int:
+        return max(_TEXTS_AT_ONCE, _SEGMENT_BYTES // (4 * self.encoder.dim))
+
+    def _store(self, keys: Keys, waiting: list[tuple[_Rows, Floats]]) -> None:
+        """Write what waits and empty it."""
+        if waiting:
+            parts = [part for part, _ in waiting]
+            rows, vectors = np.concatenate(parts), np.concatenate([vectors for _, vectors in waiting])
+            waiting.clear()
+            self._adopt(self._write(keys[rows], vectors))
+
+    def _write(self, keys: Keys, vectors: Floats) -> Segment:
+        try:
+            return segments.write(self.folder, keys, vectors)
+        except OSError as error:
+            raise VectorError(
+                f"{self.folder}: {len(vectors)} vectors cannot be kept ({error.strerror or error}). Those stored "
+                "before are whole; make room, and the same command goes on from there"
+            ) from error
+
+    def _merge(self) -> None:
+        """Make one of many small segments, so that their number does not grow with the number of calls."""
+        small = [one for one in self._segments.values() if 2 * len(one) < self._rows_a_segment]
+        small = [one for one in small if self._sound(one)]
+        if len(small) < _FEW_SMALL:
             return
-        except ValueError as error:
-            log.warning("%s: dropped, its texts are encoded again (%s)", file, error)
-            drop(file)
-            return
-        self._segments[file.name] = vectors
-        self._where.update((key, (file.name, row)) for row, key in enumerate(keys))
+        keys, vectors = np.concatenate([one.keys for one in small]), np.concatenate([one.vectors for one in small])
+        for start in range(0, len(keys), self._rows_a_segment):
+            part = slice(start, start + self._rows_a_segment)
+            self._adopt(self._write(keys[part], vectors[part]))
+        for one in small:
+            del self._segments[one.file.name]
+            drop(one.file)
+        self._index = None
+
+
+class _Index:
+    """Which row of which segment a key has, by the first 8 of its bytes in order."""
+
+    def __init__(self, found: list[Segment]) -> None:
+        self.segments = found
+        keys = np.concatenate([one.keys for one in found]) if found else np.zeros((0, 4), np.uint64)
+        order = np.argsort(keys[:, 0], kind="stable")
+        self._keys = keys[order]
+        self._first = np.ascontiguousarray(self._keys[:, 0])
+        lengths = [len(one) for one in found]
+        self.segment = np.repeat(np.arange(len(found)), lengths)[order]
+        self.row = np.concatenate([np.zeros(0, np.int64), *(np.arange(length) for length in lengths)])[order]
+
+    def find(self, keys: Keys) -> _Rows:
+        """The place of each key, -1 where it is not there."""
+        place, found = np.searchsorted(self._first, keys[:, 0]), np.full(len(keys), -1, np.int64)
+        open_ = np.arange(len(keys))
+        while True:
+            open_ = open_[place[open_] < len(self._first)]
+            open_ = open_[self._first[place[open_]] == keys[open_, 0]]
+            if not len(open_):
+                return found
+            same = (self._keys[place[open_]] == keys[open_]).all(axis=1)
+            found[open_[same]] = place[open_[same]]
+            open_ = open_[~same]
+            place[open_] += 1
 
 
 def drop_damaged(folder: Path) -> list[Path]:
@@ -111,15 +221,11 @@ def drop_damaged(folder: Path) -> list[Path]:
     dropped = []
     for file in sorted(folder.glob("*/*.vectors")):
         try:
-            _read(file)
+            segments.read(file).verify()
         except ValueError:
             drop(file)
             dropped.append(file)
     return dropped
-
-
-def _key(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _checked(vectors: Floats, *, texts: Sequence[str], encoder: Encoder) -> Floats:
@@ -132,38 +238,3 @@ def _checked(vectors: Floats, *, texts: Sequence[str], encoder: Encoder) -> Floa
             f"{texts[bad[0]][:80]!r}. Remove that row, or choose another vectors.model"
         )
     return np.ascontiguousarray(vectors, dtype="<f4")
-
-
-def _write(folder: Path, keys: Sequence[bytes], vectors: Floats) -> Path:
-    """One line of JSON, the keys (32 bytes each), the vectors (float32, little-endian)."""
-    body = b"".join(keys) + vectors.tobytes()
-    rows, dim = vectors.shape
-    sha256 = hashlib.sha256(f"{rows} {dim}\n".encode() + body).hexdigest()
-    header = {"rows": rows, "dim": dim, "sha256": sha256}
-    file = folder / f"{sha256[:32]}.vectors"
-    with replace(file) as temporary:
-        temporary.write_bytes(json.dumps(header).encode() + b"\n" + body)
-    return file
-
-
-def _read(file: Path) -> tuple[list[bytes], npt.NDArray[np.float32]]:
-    """Keys and vectors. Raises `ValueError` when anything differs from its digest."""
-    with file.open("rb") as handle:
-        try:
-            header = json.loads(handle.readline(1024))
-            rows, dim, sha256 = int(header["rows"]), int(header["dim"]), header["sha256"]
-        except (KeyError, TypeError) as error:
-            raise ValueError("its header is not ours") from error
-        start = handle.tell()
-        body = hashlib.sha256(f"{rows} {dim}\n".encode())
-        for part in iter(lambda: handle.read(1 << 20), b""):
-            body.update(part)
-        if body.hexdigest() != sha256:
-            raise ValueError("its content does not match its digest")
-        handle.seek(start)
-        stored = handle.read(rows * _KEY_BYTES)
-    keys = [stored[i : i + _KEY_BYTES] for i in range(0, len(stored), _KEY_BYTES)]
-    where = start + rows * _KEY_BYTES
-    if rows < _MAPPED_FROM:
-        return keys, np.fromfile(file, dtype="<f4", offset=where).reshape(rows, dim)
-    return keys, np.memmap(file, dtype="<f4", mode="r", offset=where, shape=(rows, dim))
