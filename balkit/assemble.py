@@ -38,6 +38,7 @@ class Material:
     scores: pl.DataFrame  # example_id, value, reason: what the last student gave the candidates
     calls_made: Mapping[str, int]  # synthesis calls of earlier stages by domain
     reviewed: pl.DataFrame = field(default_factory=frames.RATIONALES.empty)  # RATIONALES that a person accepted
+    pool: pl.DataFrame = field(default_factory=frames.EXAMPLES.empty)  # example_id, prompt of `known`, `evaluation`
 
 
 @dataclass(frozen=True)
@@ -308,6 +309,7 @@ def _written(work: _Work, missing: Mapping[str, int]) -> tuple[pl.DataFrame, pl.
             known=[*material.known, *(row["prompt"] for row in work.taken), *work.surplus["prompt"]],
             evaluation=material.evaluation,
             encode=tools.encode,
+            pool=pl.concat([part.select("example_id", "prompt") for part in (material.pool, *work.examples)]),
             waiting=work.surplus.filter(waiting),
             written=work.written(),
         ),

@@ -372,6 +372,7 @@ class _Run:
             surplus=left.join(tried, on="example_id", how="anti").join(rows, on="example_id", how="anti"),
             scores=self.scores(stage, checkpoint=scored_by),
             calls_made=self.calls_made(stage),
+            pool=pl.concat([part.select("example_id", "prompt") for part in (self.basis.examples, ours)]),
         )
 
     def channel(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Channel:

@@ -221,6 +221,7 @@ def write(
                 known=sorted({*pool.examples()["prompt"], *pool.retired_prompts()} - set(apart)),
                 evaluation=apart,
                 encode=vectors.of,
+                pool=pool.examples().select("example_id", "prompt"),
             ),
             seed=recipe.seed,
             start_sample=dict(before.iter_rows()),

@@ -78,7 +78,9 @@ def write(
 ) -> synthesize.Written:
     kind = more.pop("kind", "label")
     section = recipe.Synthesis(**{name: more.pop(name) for name in list(more) if name in recipe.Synthesis.model_fields})
-    sources = {name: more.pop(name) for name in ("known", "evaluation", "encode", "waiting", "written") if name in more}
+    sources = {
+        name: more.pop(name) for name in ("known", "evaluation", "encode", "pool", "waiting", "written") if name in more
+    }
     return synthesize.write_examples(
         missing,
         channel=channel(teacher, kind=kind, stage=2),

@@ -1,5 +1,6 @@
 """Checks on new examples."""
 
+import json
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from balkit import frames, texts, verify
 from balkit.recipe import Answers, Kind, Synthesis
+from balkit.verify import cascade
 
 LABELS = ("gold", "tin", "earn")
 
@@ -89,7 +91,7 @@ def test_an_answer_of_another_kind_is_unreadable() -> None:
 
 
 def test_too_long_rows_are_refused() -> None:
-    limit = verify.Against(max_chars=20)
+    limit = verify.Against(usual={"tin": verify.Usual(longest=20)})
     assert list(reasons(written(("word " * 10, "tin")), against=limit).values()) == ["too_long"]
 
 
@@ -110,7 +112,9 @@ def test_a_reworded_known_text_is_a_near_duplicate_and_the_decision_quotes_it() 
         labels=(),
     )
     assert decided["reason"].to_list() == ["near_duplicate"]
-    assert decided["detail"].to_list() == [old]
+    detail = json.loads(decided["detail"][0])
+    assert detail["other"] == old
+    assert 0.9 <= detail["similarity"] < 1
 
 
 def test_of_duplicates_in_one_batch_exactly_one_is_kept() -> None:
@@ -147,9 +151,9 @@ def test_an_instruction_that_all_eval_texts_share_is_no_leak() -> None:
 
 def test_close_vectors_are_a_semantic_duplicate() -> None:
     rows = written(("Tin output fell.", "tin"), ("Less cassiterite was smelted.", "tin"), ("A strike began.", "tin"))
-    batch = np.array([[1, 0.99, 0], [0.99, 1, 0], [0, 0, 1]], np.float32)
-    similar = verify.Similar(np.array([0, 0, 0.98], np.float32), np.array([0, 0, 0]), batch)
-    against = verify.Against(known=verify.Known(["Workers walked out."]), similar=similar)
+    new = np.array([[1, 0, 0], [0.99, 0.14106736, 0], [0, 0, 1]], np.float32)
+    vectors = verify.Vectors(new, np.array([[0, 0.199, 0.98]], np.float32), np.empty((0, 3), np.float32))
+    against = verify.Against(known=verify.Known(["Workers walked out."]), vectors=vectors)
     found = reasons(rows, against=against)
     assert found["A strike began."] == "semantic_duplicate"
     assert sorted([found["Tin output fell."], found["Less cassiterite was smelted."]]) == ["new", "semantic_duplicate"]
@@ -180,8 +184,8 @@ def test_similarities_do_not_depend_on_the_size_of_blocks() -> None:
     pytest.importorskip("rapidfuzz")
     rng = random.Random(0)
     bags = [" ".join(rng.choices(["ab", "abc", "b", "cd", "e"], k=8)) for _ in range(60)]
-    whole = np.concatenate(list(verify._similarities(bags, bags[:50], threshold=0.9)))
-    blocks = list(verify._similarities(bags, bags[:50], threshold=0.9, cells=100))
+    whole = np.concatenate(list(cascade._similarities(bags, bags[:50], threshold=0.9)))
+    blocks = list(cascade._similarities(bags, bags[:50], threshold=0.9, cells=100))
     assert len(blocks) == 30
     assert np.array_equal(np.concatenate(blocks), whole)
 

@@ -135,6 +135,9 @@ class Recipe(Section):
         for key in ("beta", "weights", "floor", "shrinkage"):  # came later: without them a digest is what it was
             if body["balance"][key] == Balance.model_fields[key].default:
                 del body["balance"][key]
+        for key in ("semantic_eval", "min_chars", "max_chars", "languages"):
+            if getattr(self.synthesis, key) == Synthesis.model_fields[key].default:
+                del body["synthesis"][key]
         for name in ("per_example", "votes"):
             if getattr(self.rationale, name) == Rationale.model_fields[name].default:
                 del body["rationale"][name]

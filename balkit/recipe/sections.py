@@ -316,6 +316,27 @@ class Synthesis(Section):
     semantic_duplicate: float = Field(
         default=0.97, gt=0, le=1, description="cosine from which a text is a semantic duplicate"
     )
+    semantic_eval: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="cosine to an eval text from which a text counts as a reworded copy of it",
+    )
+    min_chars: Positive | None = Field(
+        default=None, description="of prompt and answer; none: half the domain's shortest real example"
+    )
+    max_chars: Positive | None = Field(
+        default=None, description="of prompt and answer; none: twice the domain's longest real example"
+    )
+    languages: tuple[str, ...] = Field(
+        default=(), description="ISO 639 codes that a text may be in; none: those of the domain's real examples"
+    )
+
+    @model_validator(mode="after")
+    def _lengths_are_possible(self) -> Self:
+        if self.min_chars is not None and self.max_chars is not None and self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars {self.min_chars} is above max_chars {self.max_chars}")
+        return self
 
 
 class Limits(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,6 @@ from balkit import verify
 from balkit.recipe import Answers, Synthesis
 from balkit.synthesize.asking import Example
 from balkit.synthesize.demonstrations import Encode
-from balkit.vectors import most_similar
-
-#: A written example may be so many times as long as the longest real one.
-_LENGTHS = 2
 
 
 @dataclass(frozen=True)
@@ -49,52 +45,63 @@ class Checks:
 
     known: verify.Known
     evaluation: verify.Known
-    max_chars: int | None
+    usual: dict[str, verify.Usual]
     encode: Encode | None
-    vectors: NDArray[np.float32] | None = None  # (known, d), only with `encode`
-
-    @classmethod
-    def of(
-        cls, demonstrations: pl.DataFrame, *, known: Sequence[str], evaluation: Sequence[str], encode: Encode | None
-    ) -> Checks:
-        chars = pl.col("prompt").str.len_chars() + pl.col("reference").fill_null("").str.len_chars()
-        longest = demonstrations.select(chars.max()).item() if demonstrations.height else None
-        limit = None if longest is None else _LENGTHS * longest
-        return cls(verify.Known(known), verify.Known(evaluation), limit, encode)
+    pool: pl.DataFrame  # example_id, prompt of what the texts above belong to
+    kept: dict[str, str] = field(default_factory=dict)  # prompt -> example_id of rows that passed
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None  # of known and of evaluation
 
     def faults(
         self, rows: Sequence[Row], *, section: Synthesis, expected: Answers, labels: Sequence[str]
     ) -> pl.DataFrame:
-        """DECISIONS of `verify` on the rows; the kept ones are known from now on."""
+        """DECISIONS of `verify` on the rows, with `other_id` in the detail; the kept ones are known from now on."""
         written = _frame(rows)
-        prompts = written["prompt"].to_list()
-        vectors = self.encode(prompts) if self.encode and prompts else None
+        vectors = self._vectors(written["prompt"].to_list())
         decisions = verify.new_examples(
             written,
-            against=verify.Against(self.known, self.evaluation, self._similar(vectors), self.max_chars),
+            against=verify.Against(self.known, self.evaluation, vectors, self.usual),
             section=section,
             expected=expected,
             labels=labels,
         )
-        kept = set(decisions.filter("kept")["example_id"])
-        new = [at for at, one in enumerate(rows) if one.example.example_id in kept]
+        passed = set(decisions.filter("kept")["example_id"])
+        new = [at for at, one in enumerate(rows) if one.example.example_id in passed]
         new = list({rows[at].example.example_id: at for at in reversed(new)}.values())
-        self.known = self.known.plus([prompts[at] for at in new])
-        if vectors is not None and self.vectors is not None:
-            self.vectors = np.concatenate([self.vectors, vectors[new]])
-        return decisions
+        prompts = [rows[at].example.prompt for at in new]
+        self.known = self.known.plus(prompts)
+        self.kept |= {rows[at].example.prompt: rows[at].example.example_id for at in new}
+        if vectors is not None:
+            self.vectors = np.concatenate([vectors.known, vectors.new[new]]), vectors.evaluation
+        return self._with_ids(decisions)
 
-    def _similar(self, new: NDArray[np.float32] | None) -> verify.Similar | None:
-        if new is None or self.encode is None:
+    def _vectors(self, prompts: Sequence[str]) -> verify.Vectors | None:
+        """The eval split is encoded with the first row that there is."""
+        if self.encode is None or not prompts:
             return None
+        new = self.encode(prompts)
         if self.vectors is None:
-            known = self.known.prompts
-            self.vectors = self.encode(known) if known else np.empty((0, new.shape[1]), np.float32)
-        nearest = most_similar(new, among=self.vectors)
-        return verify.Similar(nearest.similarity, nearest.index, new @ new.T)
+            known, evaluation = (
+                self.encode(texts) if texts else np.empty((0, new.shape[1]), np.float32)
+                for texts in (self.known.prompts, self.evaluation.prompts)
+            )
+            self.vectors = known, evaluation
+        return verify.Vectors(new, *self.vectors)
+
+    def _with_ids(self, decisions: pl.DataFrame) -> pl.DataFrame:
+        """The ids of the texts that rows collide with, where they are examples."""
+        details = [json.loads(detail) if detail else {} for detail in decisions["detail"]]
+        others = pl.Series([body["other"] for body in details if "other" in body], dtype=pl.String)
+        found = self.pool.filter(pl.col("prompt").is_in(others.implode())).sort("example_id", descending=True)
+        ids = self.kept | dict(found.select("prompt", "example_id").iter_rows())
+        for body in details:
+            if body.get("other") in ids:
+                body["other_id"] = ids[body["other"]]
+        told = [json.dumps(body, ensure_ascii=False) for body in details]
+        return decisions.with_columns(detail=pl.Series(told, dtype=pl.String))
 
 
 def detail(row: Row, **more: Any) -> str:
+    """A refused row as JSON: its `prompt` and `answer`, and why."""
     body = {"prompt": row.example.prompt, "answer": row.example.reference}
     return json.dumps(body | {name: value for name, value in more.items() if value is not None}, ensure_ascii=False)
 

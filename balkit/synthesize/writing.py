@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from balkit import answers as final_answers
-from balkit import frames, texts
+from balkit import frames, texts, verify
 from balkit.recipe import Synthesis
 from balkit.synthesize import replies
 from balkit.synthesize.asking import Asked, Channel, Example, answered, form, frame, worked
@@ -41,6 +42,7 @@ class Sources:
     known           prompts that must not be repeated
     evaluation      prompts of the eval split
     encode          texts -> (n, d) float32, rows L2-normalised: diverse demonstrations, semantic duplicates; or None
+    pool            example_id, prompt of the texts above, as far as they are examples: refusals name these ids
     waiting         EXAMPLES that passed the checks earlier and were more than was missing: answered before any new call
     written         domain -> prompts written for it earlier in the run, shown so that the next ones differ
     """
@@ -49,6 +51,7 @@ class Sources:
     known: Sequence[str]
     evaluation: Sequence[str]
     encode: Encode | None = None
+    pool: pl.DataFrame = field(default_factory=frames.EXAMPLES.empty)
     waiting: pl.DataFrame = field(default_factory=frames.EXAMPLES.empty)
     written: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -73,7 +76,8 @@ def write_examples(
     where they do not and the channel has a cascade for votes, its next teacher's votes count instead. With votes 0 a
     hinted rationale is asked for instead. Rows beyond what is missing are not answered: decision `surplus`, not kept.
     Decisions: step `verify`, `vote` or `synthesis`; a refused row's `detail` is JSON with its prompt, its answer and
-    why; a reply without rows (`unparsable`, `cut_off`, `malformed`, `call_failed`) stands under its call's key.
+    why, with the text that it collides with (`other`, `other_id`) or the `votes`; a reply without rows (`unparsable`,
+    `cut_off`, `malformed`, `call_failed`) stands under its call's key.
     Independent of the order of replies. What `channel.ask` raises passes through.
     """
     shown_rows = sources.demonstrations
@@ -86,7 +90,13 @@ def write_examples(
         section=section,
         start=dict(start_sample or {}),
         written=sources.written,
-        checks=Checks.of(shown_rows, known=sources.known, evaluation=sources.evaluation, encode=sources.encode),
+        checks=Checks(
+            known=verify.Known(sources.known),
+            evaluation=verify.Known(sources.evaluation),
+            usual=verify.usual(shown_rows, domains=[name for name, rows in missing.items() if rows], section=section),
+            encode=sources.encode,
+            pool=sources.pool,
+        ),
     )
     writing.queue_up(sources.waiting)
     writing.answer()
@@ -221,7 +231,7 @@ class _Writing:
                 self.domains[decision["domain"]].queue.append(row)
                 self.domains[decision["domain"]].good += 1
             else:
-                self.decisions.append(decision | {"detail": detail(row, other=decision["detail"])})
+                self.decisions.append(decision | {"detail": detail(row, **json.loads(decision["detail"]))})
 
     def _give_up(self, asked: set[str], *, readable: set[str]) -> None:
         """A domain whose replies could not be read is asked once more (by the next ordinals), then no more."""
@@ -297,7 +307,7 @@ class _Writing:
             return
         domain.good -= 1
         failed = any(one.reason == "call_failed" for one in asked)
-        said = [{"answer": one.answer, "reason": one.reason} for one in asked]
+        said = [{"answer": one.answer, "reason": one.reason, "text": one.text} for one in asked]
         reason = "call_failed" if failed else "vote_disagrees" if votes else str(asked[-1].reason)
         why = {"method": "votes" if votes else "rationale", "kept": False, "reason": reason}
         who = {"example_id": row.example.example_id, "domain": domain.name, "step": "vote"}
