@@ -37,6 +37,7 @@ class Material:
     surplus: pl.DataFrame  # EXAMPLES written in earlier stages beyond their quota
     scores: pl.DataFrame  # example_id, value, reason: what the last student gave the candidates
     calls_made: Mapping[str, int]  # synthesis calls of earlier stages by domain
+    yields: Mapping[str, synthesize.Yield] = field(default_factory=dict)  # of earlier stages by domain
     reviewed: pl.DataFrame = field(default_factory=frames.RATIONALES.empty)  # RATIONALES that a person accepted
     pool: pl.DataFrame = field(default_factory=frames.EXAMPLES.empty)  # example_id, prompt of `known`, `evaluation`
 
@@ -192,6 +193,7 @@ class _Work:
     decisions: list[pl.DataFrame] = field(default_factory=list)
     deficits: list[dict[str, Any]] = field(default_factory=list)
     calls_made: dict[str, int] = field(default_factory=dict)
+    yields: dict[str, synthesize.Yield] = field(default_factory=dict)  # by domain, of the run so far
 
     def __post_init__(self) -> None:
         ranked = self.ranking.filter(pl.col("rank").is_not_null()).sort("domain", "rank")
@@ -199,17 +201,17 @@ class _Work:
             str(domain): deque(part["example_id"]) for (domain,), part in ranked.group_by("domain", maintain_order=True)
         }
         self.surplus = self.material.surplus.sort("example_id")
-        self.calls_made = dict(self.material.calls_made)
+        self.calls_made, self.yields = dict(self.material.calls_made), dict(self.material.yields)
 
     def repeatable(self) -> set[str]:
         """Domains that have a row of this run to repeat."""
         return set(self.material.rows["domain"]) | {row["domain"] for row in self.taken}
 
-    def written(self) -> dict[str, list[str]]:
-        """Prompts that the teacher wrote for each domain earlier in the run."""
+    def prompts(self, origin: str) -> dict[str, list[str]]:
+        """Prompts of the run's rows so far by domain, each once, the oldest first: `source` or `synthetic` ones."""
         found: dict[str, dict[str, None]] = {}
         for row in [*self.material.rows.iter_rows(named=True), *self.taken]:
-            if row["origin"] == "synthetic":
+            if row["origin"] == origin:
                 found.setdefault(row["domain"], {})[row["prompt"]] = None
         return {domain: list(prompts) for domain, prompts in found.items()}
 
@@ -311,13 +313,16 @@ def _written(work: _Work, missing: Mapping[str, int]) -> tuple[pl.DataFrame, pl.
             encode=tools.encode,
             pool=pl.concat([part.select("example_id", "prompt") for part in (material.pool, *work.examples)]),
             waiting=work.surplus.filter(waiting),
-            written=work.written(),
+            chosen=work.prompts("source"),
+            written=work.prompts("synthetic"),
+            earlier=work.yields,
         ),
         seed=tools.seed,
         start_sample=work.calls_made,
     )
-    for domain, calls in written.calls_made.items():
-        work.calls_made[domain] = work.calls_made.get(domain, 0) + calls
+    for domain, tally in written.tally.items():
+        work.calls_made[domain] = work.calls_made.get(domain, 0) + tally.calls
+        work.yields[domain] = work.yields.get(domain, synthesize.Yield()) + tally
     work.examples.append(written.examples)
     work.rationales.append(written.rationales)
     work.decisions.append(written.decisions)

@@ -372,6 +372,7 @@ class _Run:
             surplus=left.join(tried, on="example_id", how="anti").join(rows, on="example_id", how="anti"),
             scores=self.scores(stage, checkpoint=scored_by),
             calls_made=self.calls_made(stage),
+            yields=synthesize.by_domain(synthesize.yields(own, self.calls(stage))),
             pool=pl.concat([part.select("example_id", "prompt") for part in (self.basis.examples, ours)]),
         )
 
@@ -469,9 +470,12 @@ class _Run:
         return self.basis.quotas(stage, measured=self.measured)
 
     def calls_made(self, stage: int) -> dict[str, int]:
-        calls = self.pool.calls(run_id=self.run_id)
-        earlier = calls.filter((pl.col("purpose") == "synthesis") & (pl.col("stage") < stage)).unique("key")
+        earlier = self.calls(stage).filter(pl.col("purpose") == "synthesis").unique("key")
         return dict(earlier.group_by("domain").len().iter_rows())
+
+    def calls(self, stage: int) -> pl.DataFrame:
+        """This run's CALLS before a stage."""
+        return self.pool.calls(run_id=self.run_id).filter(pl.col("stage") < stage)
 
     def result(self, stage: int, snapshot_id: str, trained: student.Trained | None) -> StageResult:
         snapshot = self.pool.snapshot(snapshot_id)

@@ -51,6 +51,8 @@ OTHER: dict[str, Any] = {
     "rationale.votes": 3,
     "rationale.instructions": "Be brief.",
     "synthesis.instructions": "Be various.",
+    "synthesis.languages": ["de"],
+    "synthesis.attributes": {"tone": ["calm", "angry"]},
     "student.base": "org/another",
     "student.gguf_file": "model.gguf",
     "student.heads": 2,

@@ -79,7 +79,9 @@ def write(
     kind = more.pop("kind", "label")
     section = recipe.Synthesis(**{name: more.pop(name) for name in list(more) if name in recipe.Synthesis.model_fields})
     sources = {
-        name: more.pop(name) for name in ("known", "evaluation", "encode", "pool", "waiting", "written") if name in more
+        name: more.pop(name)
+        for name in ("known", "evaluation", "encode", "pool", "waiting", "written", "earlier")
+        if name in more
     }
     return synthesize.write_examples(
         missing,
@@ -91,6 +93,11 @@ def write(
         ),
         **{"seed": 0} | more,
     )
+
+
+def judged(done: synthesize.Written) -> pl.DataFrame:
+    """The decisions without those on why a domain ended."""
+    return done.decisions.filter(pl.col("method") != "budget")
 
 
 def new_texts(request: Request) -> str:
@@ -267,8 +274,8 @@ def test_an_answer_that_votes_contradict_is_refused_with_both_answers() -> None:
         return new_texts(request) if request.purpose == "synthesis" else "Answer: gold"
 
     done = write(Teacher(rule), {"tin": 2}, per_call=2, calls_per_row=1.0)
-    assert done.decisions["reason"].to_list() == ["vote_disagrees"] * 2
-    detail = json.loads(done.decisions["detail"][0])
+    assert judged(done)["reason"].to_list() == ["vote_disagrees"] * 2
+    detail = json.loads(judged(done)["detail"][0])
     assert (detail["answer"], detail["votes"][0]["answer"]) == ("tin", "gold")
     assert detail["prompt"].startswith("tin ")
     assert done.examples.is_empty()
@@ -283,7 +290,7 @@ def test_all_votes_must_agree_and_their_samples_differ() -> None:
     teacher = Teacher(rule)
     done = write(teacher, {"tin": 1}, per_call=1, votes=3, calls_per_row=1.0)
     assert sorted(request.sample for request in teacher.of("vote")) == [0, 1, 2]
-    assert done.decisions["reason"].to_list() == ["vote_disagrees"]
+    assert judged(done)["reason"].to_list() == ["vote_disagrees"]
     assert write(Teacher(honest), {"tin": 1}, per_call=1, votes=3).rationales.height == 1
 
 
@@ -314,9 +321,9 @@ def test_duplicates_of_known_texts_and_of_one_another_are_refused() -> None:
 
     fresh = write(Teacher(rule), {"tin": 3}, per_call=2)
     assert fresh.decisions.filter("kept").height == 1
-    assert set(fresh.decisions["reason"]) == {"written", "exact_duplicate"}
+    assert set(judged(fresh)["reason"]) == {"written", "exact_duplicate"}
     stale = write(Teacher(rule), {"tin": 3}, per_call=2, known=["Tin 0: the marble jar again and again"])
-    assert set(stale.decisions["reason"]) <= {"exact_duplicate", "near_duplicate"}
+    assert set(judged(stale)["reason"]) <= {"exact_duplicate", "near_duplicate"}
 
 
 def test_a_text_of_the_eval_split_never_comes_in() -> None:
@@ -332,7 +339,7 @@ def test_the_written_answer_must_be_the_domain_where_labels_are_domains() -> Non
         return json.dumps({"examples": [{"prompt": f"Gold rose {request.sample}", "answer": "gold"}]})
 
     done = write(Teacher(rule), {"tin": 1}, per_call=1, calls_per_row=1.0)
-    assert done.decisions["reason"].to_list() == ["label_contradicts_domain"]
+    assert judged(done)["reason"].to_list() == ["label_contradicts_domain"]
 
 
 def test_close_vectors_among_written_rows_are_a_semantic_duplicate() -> None:
@@ -344,13 +351,13 @@ def test_close_vectors_among_written_rows_are_a_semantic_duplicate() -> None:
         return json.dumps({"examples": rows}) if request.purpose == "synthesis" else "Answer: tin"
 
     done = write(Teacher(rule), {"tin": 3}, per_call=3, calls_per_row=1.0, encode=encode)
-    assert sorted(done.decisions["reason"]) == ["semantic_duplicate", "written", "written"]
+    assert sorted(judged(done)["reason"]) == ["semantic_duplicate", "written", "written"]
 
 
 def test_an_unparsable_reply_is_kept_under_its_call_with_its_raw_text() -> None:
     teacher = Teacher(lambda request: "no JSON here")
     done = write(teacher, {"tin": 1}, per_call=2)
-    row = done.decisions.row(0, named=True)
+    row = judged(done).row(0, named=True)
     assert (row["reason"], row["detail"], row["example_id"]) == ("unparsable", "no JSON here", teacher.asked[0].key)
 
 
@@ -415,7 +422,7 @@ def test_written_rows_far_longer_than_any_real_one_are_refused() -> None:
         return json.dumps({"examples": [{"prompt": "word " * 500, "answer": "tin"}]})
 
     done = write(Teacher(rule), {"tin": 1}, per_call=1, calls_per_row=1.0)
-    assert done.decisions["reason"].to_list() == ["too_long"]
+    assert judged(done)["reason"].to_list() == ["too_long"]
 
 
 def test_nothing_missing_costs_no_call() -> None:
@@ -491,7 +498,7 @@ def test_what_was_mended_in_a_reply_is_said_with_its_rows() -> None:
         return f"Gladly:\n{new_texts(request)}" if request.purpose == "synthesis" else honest(request)
 
     written = write(Teacher(rule), {"tin": 2}, per_call=2)
-    assert set(written.decisions.filter("kept")["detail"]) == {"the JSON of the reply was mended: backslashes or prose"}
+    assert set(written.decisions.filter("kept")["detail"]) == {'{"mended": "backslashes or prose"}'}
 
 
 def test_rows_that_waited_are_voted_on_before_anything_new_is_asked() -> None:

@@ -77,6 +77,34 @@ def test_of_a_reply_that_breaks_off_the_whole_entries_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    "broken",
+    ['{"prompt": "c", "answer": }', '{"prompt": "c" "answer": "d"}', '{"prompt": "c", "answer": "d}'[:-1] + "}"],
+)
+def test_an_entry_that_is_no_json_does_not_take_its_neighbours_along(broken: str) -> None:
+    first, last = '{"prompt": "a", "answer": "b"}', '{"prompt": "e", "answer": "f"}'
+    parsed = replies.examples(f'{{"examples": [{first}, {broken}, {last}]}}')
+    assert set(parsed.examples) <= {("a", "b"), ("e", "f")}
+    assert ("a", "b") in parsed.examples
+    assert parsed.malformed == 1 or parsed.fault == "cut_off"
+
+
+def test_the_entries_around_a_broken_one_are_read() -> None:
+    parsed = replies.examples(
+        '{"examples": [{"prompt": "a", "answer": "b"}, {"prompt": "c"; }, {"prompt": "e", "answer": "f"}]}'
+    )
+    assert parsed.examples == (("a", "b"), ("e", "f"))
+    assert (parsed.malformed, parsed.fault, parsed.mended) == (1, None, ("entries read one by one",))
+
+
+def test_worked_answers_are_read_where_they_were_asked_for() -> None:
+    entry = {"prompt": "a", "rationale": "So.\nAnswer: b", "answer": "b"}
+    parsed = replies.examples(json.dumps({"examples": [entry, {"prompt": "c", "answer": "d"}]}), rationale=True)
+    assert (parsed.rationales, parsed.examples) == (("So.\nAnswer: b", None), (("a", "b"), ("c", "d")))
+    assert parsed.mended == ("reply.examples.1.rationale is missing",)
+    assert set(json.loads(replies.schema(rationale=True))["properties"]["examples"]["items"]["required"]) == set(entry)
+
+
+@pytest.mark.parametrize(
     "latex", [r"\frac{1}{2}", r"2 \times 3", r"\sqrt{2}", r"\neq", r"\beta", r"\theta", r"\right)"]
 )
 def test_latex_with_single_backslashes_is_read_as_meant(latex: str) -> None:

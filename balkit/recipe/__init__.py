@@ -68,6 +68,12 @@ __all__ = [
 #: How deep keys lie in each other at most; an alias of YAML can make a mapping that holds itself.
 DEEPEST = 4
 
+#: Keys that are in a run's digest only where they are set: without them it is what it was.
+_LATER_OF_SYNTHESIS = (
+    *("semantic_eval", "min_chars", "max_chars", "languages"),
+    *("attributes", "rationale", "max_calls_per_domain"),
+)
+
 
 class Recipe(Section):
     """Everything a run does. `run_digest` leaves out what cannot change its data."""
@@ -135,7 +141,7 @@ class Recipe(Section):
         for key in ("beta", "weights", "floor", "shrinkage"):  # came later: without them a digest is what it was
             if body["balance"][key] == Balance.model_fields[key].default:
                 del body["balance"][key]
-        for key in ("semantic_eval", "min_chars", "max_chars", "languages"):
+        for key in _LATER_OF_SYNTHESIS:
             if getattr(self.synthesis, key) == Synthesis.model_fields[key].default:
                 del body["synthesis"][key]
         for name in ("per_example", "votes"):

@@ -332,6 +332,24 @@ class Synthesis(Section):
         default=(), description="ISO 639 codes that a text may be in; none: those of the domain's real examples"
     )
 
+    attributes: dict[str, tuple[str, ...]] = Field(
+        default={}, description="name: values; every call asks for one value of each, all combinations in turn"
+    )
+    rationale: bool = Field(
+        default=False, description="have a worked answer come with each example, which must declare the same answer"
+    )
+    max_calls_per_domain: Positive | None = Field(
+        default=None, description="synthesis calls of a domain in a whole run, beside calls_per_row"
+    )
+
+    @field_validator("attributes")
+    @classmethod
+    def _attributes_vary(cls, attributes: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, values in attributes.items():
+            if not name.strip() or not values or len(set(values)) < len(values) or not all(map(str.strip, values)):
+                raise ValueError(f"{name!r} should be a name with a list of different texts, not {list(values)}")
+        return attributes
+
     @model_validator(mode="after")
     def _lengths_are_possible(self) -> Self:
         if self.min_chars is not None and self.max_chars is not None and self.min_chars > self.max_chars:

@@ -5,7 +5,7 @@ run asks for the same keys and results do not depend on the order in which repli
 """
 
 from balkit.synthesize.asking import Ask, Channel, Line, rationales
-from balkit.synthesize.effort import Calls, examples_for, expected_calls, sub_budget
+from balkit.synthesize.effort import Calls, Yield, by_domain, examples_for, expected_calls, sub_budget, yields
 from balkit.synthesize.writing import Sources, Written, write_examples
 
 __all__ = [
@@ -15,9 +15,12 @@ __all__ = [
     "Line",
     "Sources",
     "Written",
+    "Yield",
+    "by_domain",
     "examples_for",
     "expected_calls",
     "rationales",
     "sub_budget",
     "write_examples",
+    "yields",
 ]

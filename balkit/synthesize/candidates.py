@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,14 @@ class Row:
 
     example: Example
     parents: tuple[str, ...]
-    mended: str | None  # what was mended in the JSON of its reply
+    mended: str | None = None  # what was mended in the JSON of its reply
+    attributes: Mapping[str, str] = field(default_factory=dict)  # what its call asked for
+    rationale: str | None = None  # the worked answer that came with it
+
+    def note(self) -> str | None:
+        """What is to be known of a row that passed, as JSON; None where there is nothing."""
+        told = {name: value for name, value in (("attributes", self.attributes), ("mended", self.mended)) if value}
+        return json.dumps(told, ensure_ascii=False) if told else None
 
     def stored(self) -> dict[str, object]:
         """As a row of EXAMPLES."""
@@ -101,15 +108,16 @@ class Checks:
 
 
 def detail(row: Row, **more: Any) -> str:
-    """A refused row as JSON: its `prompt` and `answer`, and why."""
-    body = {"prompt": row.example.prompt, "answer": row.example.reference}
+    """A refused row as JSON: its `prompt` and `answer`, what its call asked for, and why."""
+    body: dict[str, Any] = {"prompt": row.example.prompt, "answer": row.example.reference}
+    body |= {"attributes": dict(row.attributes)} if row.attributes else {}
     return json.dumps(body | {name: value for name, value in more.items() if value is not None}, ensure_ascii=False)
 
 
 def _frame(rows: Sequence[Row]) -> pl.DataFrame:
     columns = ("example_id", "prompt", "reference", "domain")
     return pl.DataFrame(
-        [[getattr(row.example, name) for name in columns] for row in rows],
-        schema=dict.fromkeys(columns, pl.String()),
+        [[*(getattr(row.example, name) for name in columns), row.rationale] for row in rows],
+        schema=dict.fromkeys((*columns, "rationale"), pl.String()),
         orient="row",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 #: What a reply is to be: asked of the provider where it can be, and always checked here.
@@ -13,6 +13,13 @@ SCHEMA = (
     '{"answer":{"type":"string"},"prompt":{"type":"string"}},"required":["prompt","answer"],"type":"object"},'
     '"type":"array"}},"required":["examples"],"type":"object"}'
 )
+_WITH_RATIONALE = SCHEMA.replace(
+    '{"answer":{"type":"string"},"prompt":{"type":"string"}},"required":["prompt","answer"]',
+    '{"answer":{"type":"string"},"prompt":{"type":"string"},"rationale":{"type":"string"}},'
+    '"required":["prompt","rationale","answer"]',
+)
+#: Where the next entry of a list begins.
+_NEXT = re.compile(r"\}\s*,\s*(?=\{)")
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)(?:\n```\s*)?$", re.DOTALL)
 #: LaTeX commands that begin like a JSON escape: unescaped, "\frac" would be read as a form feed and "rac".
 _COMMANDS = (
@@ -35,25 +42,32 @@ class Parsed:
     """Examples read out of one reply. `fault`: `unparsable` or `cut_off`, then only what was whole was read."""
 
     examples: tuple[tuple[str, str], ...]  # (prompt, answer)
+    rationales: tuple[str | None, ...] = ()  # one an example
     malformed: int = 0  # entries that are not a prompt and an answer
     fault: str | None = None
     mended: tuple[str, ...] = ()  # what the second step did, where the text as it came did not fit the schema
 
 
-def examples(text: str) -> Parsed:
+def schema(*, rationale: bool) -> str:
+    """The JSON Schema of a reply."""
+    return _WITH_RATIONALE if rationale else SCHEMA
+
+
+def examples(text: str, *, rationale: bool = False) -> Parsed:
     """The examples of a reply.
 
-    First as it is: one JSON value that fits `SCHEMA`. Else a second step mends what can be mended without guessing, and
-    says so: a code fence or prose around the JSON, LaTeX backslashes that JSON would swallow, the bare list, answers
-    that are numbers, keys that nobody asked for, and a reply that breaks off, of which the entries before the break are
-    kept.
+    First as it is: one JSON value that fits its schema. Else a second step mends what can be mended without guessing,
+    and says so: a code fence or prose around the JSON, LaTeX backslashes that JSON would swallow, the bare list,
+    answers that are numbers, keys that nobody asked for, an entry that is no JSON, which is left out, and a reply that
+    breaks off, of which the entries before the break are kept.
     """
+    wanted = json.loads(schema(rationale=rationale))
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, RecursionError):
-        return _second_step(text)
-    if misfit(value, json.loads(SCHEMA)) or _SWALLOWED.search(_all_text(value)):
-        return _second_step(text)
+        return _second_step(text, wanted)
+    if misfit(value, wanted) or _SWALLOWED.search(_all_text(value)):
+        return _second_step(text, wanted)
     return _parsed(value["examples"], fault=None, mended=())
 
 
@@ -76,7 +90,7 @@ def misfit(value: Any, schema: dict[str, Any], place: str = "reply") -> str | No
     return next((found for where, part, inner in parts if (found := misfit(part, inner, where))), None)
 
 
-def _second_step(text: str) -> Parsed:
+def _second_step(text: str, wanted: dict[str, Any]) -> Parsed:
     fenced = _FENCE.match(text)
     body = (fenced[1] if fenced else text).strip()
     mended = ["code fence"] if fenced else []
@@ -89,20 +103,19 @@ def _second_step(text: str) -> Parsed:
         value = _second_try(body) or value
         mended.append("backslashes")
     if value is None:
-        whole = _whole_entries(_LATEX.sub(r"\1\\\\", body))
-        return _parsed(whole, fault="cut_off" if whole else "unparsable", mended=())
+        return _one_by_one(_LATEX.sub(r"\1\\\\", body))
     entries = value.get("examples") if isinstance(value, dict) else value
     if not isinstance(entries, list):
         return Parsed((), fault="unparsable")
-    misfits = misfit({"examples": entries} if entries is value else value, json.loads(SCHEMA))
+    misfits = misfit({"examples": entries} if entries is value else value, wanted)
     mended += ["bare list"] if entries is value else []
     return _parsed(entries, fault=None, mended=(*mended, *([misfits] if misfits else [])))
 
 
 def _parsed(entries: list[Any], *, fault: str | None, mended: tuple[str, ...]) -> Parsed:
-    read = [_entry(entry) for entry in entries]
-    found = tuple(pair for pair in read if pair is not None)
-    return Parsed(found, malformed=len(read) - len(found), fault=fault, mended=mended)
+    read = [(pair, _rationale(entry)) for entry in entries if (pair := _entry(entry)) is not None]
+    pairs, rationales = tuple(pair for pair, _ in read), tuple(worked for _, worked in read)
+    return Parsed(pairs, rationales, malformed=len(entries) - len(read), fault=fault, mended=mended)
 
 
 def _entry(entry: Any) -> tuple[str, str] | None:
@@ -112,6 +125,11 @@ def _entry(entry: Any) -> tuple[str, str] | None:
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
     return (prompt, answer) if isinstance(prompt, str) and isinstance(answer, str) else None
+
+
+def _rationale(entry: dict[str, Any]) -> str | None:
+    found = entry.get("rationale")
+    return found if isinstance(found, str) and found.strip() else None
 
 
 def _second_try(body: str) -> Any:
@@ -126,20 +144,29 @@ def _second_try(body: str) -> Any:
     return None
 
 
-def _whole_entries(body: str) -> list[Any]:
-    """The objects that stand complete at the start of the list of a reply that breaks off."""
-    decoder, entries = json.JSONDecoder(), list[Any]()
-    at = body.find("[") + 1
+def _one_by_one(body: str) -> Parsed:
+    """The objects of a list that is no JSON as a whole: one that cannot be read does not take the others along."""
+    decoder, entries, broken = json.JSONDecoder(), list[Any](), 0
+    at, is_whole = body.find("[") + 1, False
     while at > 0:
         start = body.find("{", at)
         if start < 0 or body[at:start].strip(" \t\r\n,"):
-            return entries
+            is_whole = body[at:].lstrip(" \t\r\n,").startswith("]")
+            break
         try:
             entry, at = decoder.raw_decode(body, start)
+            entries.append(entry)
         except (json.JSONDecodeError, RecursionError):
-            return entries
-        entries.append(entry)
-    return entries
+            following = _NEXT.search(body, start)
+            if following is None:
+                is_whole = body.rstrip().endswith(("]", "]}")) and bool(entries)
+                broken += is_whole
+                break
+            at, broken = following.end(), broken + 1
+    parsed = _parsed(entries, fault=None if is_whole else "cut_off" if entries else "unparsable", mended=())
+    if not (is_whole or broken) or not entries:
+        return parsed
+    return replace(parsed, malformed=parsed.malformed + broken, mended=("entries read one by one",))
 
 
 def _all_text(value: Any) -> str:

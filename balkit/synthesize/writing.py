@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,14 +13,18 @@ from balkit import frames, texts, verify
 from balkit.recipe import Synthesis
 from balkit.synthesize import replies
 from balkit.synthesize.asking import Asked, Channel, Example, answered, form, frame, worked
+from balkit.synthesize.attributes import drawn, told
 from balkit.synthesize.candidates import Checks, Row, detail
 from balkit.synthesize.demonstrations import Encode, Shelf, listed, shown
-from balkit.synthesize.effort import sub_budget
+from balkit.synthesize.effort import Yield
+from balkit.synthesize.lacking import Lacking
 from balkit.synthesize.templates import template
 from balkit.teacher.protocol import Reply, Request
 
-#: Rounds in which no reply of a domain could be read, until it is given up: the first, and one asked again.
-_UNREADABLE = 2
+_WITH_RATIONALE = (
+    'In the JSON every example has a third key between prompt and answer, "rationale": the worked answer, step by '
+    'step, with a last line "Answer: " and the same final answer.'
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class Written:
     examples: pl.DataFrame  # EXAMPLES
     rationales: pl.DataFrame  # RATIONALES of the kept rows, accepted; with votes 0 rejected tries too
     decisions: pl.DataFrame  # DECISIONS on every written row, and on every reply that held none
-    calls_made: dict[str, int]  # synthesis calls of this invocation by domain
+    tally: dict[str, Yield]  # by domain: synthesis calls of this invocation, rows asked for, rows that passed
+
+    @property
+    def calls_made(self) -> dict[str, int]:
+        """Synthesis calls of this invocation by domain."""
+        return {domain: one.calls for domain, one in self.tally.items() if one.calls}
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,9 @@ class Sources:
     encode          texts -> (n, d) float32, rows L2-normalised: diverse demonstrations, semantic duplicates; or None
     pool            example_id, prompt of the texts above, as far as they are examples: refusals name these ids
     waiting         EXAMPLES that passed the checks earlier and were more than was missing: answered before any new call
+    chosen          domain -> prompts of the real rows that the run has; what they do not cover is shown first
     written         domain -> prompts written for it earlier in the run, shown so that the next ones differ
+    earlier         domain -> what its calls brought earlier in the run
     """
 
     demonstrations: pl.DataFrame
@@ -53,7 +63,9 @@ class Sources:
     encode: Encode | None = None
     pool: pl.DataFrame = field(default_factory=frames.EXAMPLES.empty)
     waiting: pl.DataFrame = field(default_factory=frames.EXAMPLES.empty)
+    chosen: Mapping[str, Sequence[str]] = field(default_factory=dict)
     written: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    earlier: Mapping[str, Yield] = field(default_factory=dict)
 
 
 def write_examples(
@@ -68,8 +80,10 @@ def write_examples(
     """Has up to `missing` new examples (rows by domain) written, in rounds over all domains at once.
 
     A domain ends when its rows are there, when its sub-budget of synthesis calls (`sub_budget`) is used up, at a
-    call that can never work, or after two rounds in a row without one reply that could be read. `start_sample` counts
-    a domain's earlier synthesis calls of this run: ordinals go on there.
+    call that can never work, after two rounds in a row without one reply that could be read, or when none of the rows
+    of its first 10 calls of the run has passed; a decision says which. Each round asks for what is lacking over the
+    share of rows that passed so far (`Yield.kept_fraction`). `start_sample` counts a domain's earlier synthesis calls
+    of this run: ordinals go on there.
 
     Every new row goes through `verify.new_examples`; then `votes` independent answers without a hint must all agree
     with the written one (else `vote_disagrees`), and the first of them, `per_example` at most, become its rationales;
@@ -83,7 +97,8 @@ def write_examples(
     shown_rows = sources.demonstrations
     writing = _Writing(
         domains={
-            name: _Domain(name, rows, sub_budget(rows, section=section)) for name, rows in sorted(missing.items())
+            name: Lacking.of(name, rows, section=section, before=sources.earlier.get(name, Yield()))
+            for name, rows in sorted(missing.items())
         },
         shelf=Shelf.of(shown_rows, count=section.demonstrations, seed=seed, encode=sources.encode),
         channel=channel,
@@ -98,6 +113,8 @@ def write_examples(
             pool=sources.pool,
         ),
     )
+    for name, domain in writing.domains.items():
+        domain.uncounted += [*sources.chosen.get(name, ()), *sources.written.get(name, ())]
     writing.queue_up(sources.waiting)
     writing.answer()
     while requests := writing.requests():
@@ -106,45 +123,26 @@ def write_examples(
     return writing.result()
 
 
-@dataclass
-class _Domain:
-    """How far one domain is."""
+@dataclass(frozen=True)
+class _Shown:
+    """What a call was given."""
 
-    name: str
-    missing: int  # rows
-    calls_left: int
-    calls_made: int = 0
-    rows_asked: int = 0
-    queue: list[Row] = field(default_factory=list)  # checked, not answered yet
-    kept: list[Row] = field(default_factory=list)
-    unreadable: int = 0  # rounds in a row in which no reply could be read
-    good: int = 0  # rows that passed the checks and were not refused afterwards
-
-    def next_calls(self, *, per_call: int) -> int:
-        """Calls of the next round: what is lacking over the share of rows that were good so far."""
-        lacking = self.missing - len(self.kept)
-        good_fraction = (self.good + 1) / (self.rows_asked + 1)
-        return max(0, min(math.ceil(lacking / (per_call * good_fraction)), self.calls_left))
-
-    def take(self) -> list[Row]:
-        """The rows to have answered now: no more than are lacking."""
-        lacking = self.missing - len(self.kept)
-        taken, self.queue = self.queue[:lacking], self.queue[lacking:]
-        return taken
+    parents: tuple[str, ...]  # ids of the demonstrations
+    attributes: dict[str, str]
 
 
 @dataclass
 class _Writing:
     """The rounds of one invocation."""
 
-    domains: dict[str, _Domain]
+    domains: dict[str, Lacking]
     shelf: Shelf
     channel: Channel
     section: Synthesis
     start: dict[str, int]
     written: Mapping[str, Sequence[str]]
     checks: Checks
-    parents: dict[str, tuple[str, ...]] = field(default_factory=dict)  # call key -> demonstrations shown
+    given: dict[str, _Shown] = field(default_factory=dict)  # by the call's key
     decisions: list[dict[str, object]] = field(default_factory=list)
     worked: list[Asked] = field(default_factory=list)
 
@@ -153,37 +151,41 @@ class _Writing:
         for row in waiting.sort("example_id").iter_rows(named=True):
             if row["domain"] in self.domains:
                 example = Example(row["example_id"], row["prompt"], row["reference"], row["domain"])
-                self.domains[row["domain"]].queue.append(Row(example, tuple(row["parents"]), None))
-                self.domains[row["domain"]].good += 1
+                self.domains[row["domain"]].wait(Row(example, tuple(row["parents"])))
                 self.domains[row["domain"]].rows_asked += 1
 
     def requests(self) -> list[Request]:
         """The synthesis calls of the next round, by domain and ordinal; none when every domain has ended."""
+        per_call, every = self.section.per_call, Yield.sum(domain.ever for domain in self.domains.values())
+        rounds = {name: domain.next_calls(per_call=per_call, every=every) for name, domain in self.domains.items()}
         found = []
-        for domain in self.domains.values():
-            for _ in range(domain.next_calls(per_call=self.section.per_call)):
-                sample = self.start.get(domain.name, 0) + domain.calls_made
-                domain.calls_made += 1
-                found.append(self._request(domain, sample=sample))
-        for request in found:
-            domain = self.domains[request.domain]
-            domain.calls_left -= 1
-            domain.rows_asked += self.section.per_call
+        for name, calls in rounds.items():
+            domain = self.domains[name]
+            if calls:
+                self.shelf.cover(name, domain.uncounted)
+                domain.uncounted = []
+            for _ in range(calls):
+                found.append(self._request(domain, sample=self.start.get(name, 0) + domain.calls_made))
+                domain.ask(per_call=per_call)
+                domain.last_key = found[-1].key
         return found
 
-    def _request(self, domain: _Domain, *, sample: int) -> Request:
-        shown_now = self.shelf.draw(domain.name, sample=sample)
-        here = [row.example.prompt for row in [*domain.kept, *domain.queue]]
-        so_far = [*self.written.get(domain.name, ()), *here]
-        used, channel = template("synthesis"), self.channel
-        line = channel.cascade("synthesis")[0]
+    def _request(self, domain: Lacking, *, sample: int) -> Request:
+        name, section, seed = domain.name, self.section, self.shelf.seed
+        given, varied = (
+            self.shelf.draw(name, sample=sample),
+            drawn(section.attributes, domain=name, sample=sample, seed=seed),
+        )
+        so_far = [*self.written.get(name, ()), *(row.example.prompt for row in [*domain.kept, *domain.queue])]
+        used, line = template("synthesis"), self.channel.cascade("synthesis")[0]
+        asked = (section.instructions.strip(), told(varied), _WITH_RATIONALE if section.rationale else "")
         values = {
-            "domain": domain.name,
-            "count": str(self.section.per_call),
-            "form": self._form(domain.name),
-            "instructions": self.section.instructions.strip(),
-            "demonstrations": shown(shown_now, domain=domain.name),
-            "written": listed(so_far, order=lambda prompt: texts.rank_key(self.shelf.seed, sample, prompt)),
+            "domain": name,
+            "count": str(section.per_call),
+            "form": self._form(name),
+            "instructions": "\n".join(filter(None, asked)),
+            "demonstrations": shown(given, domain=name),
+            "written": listed(so_far, near=lambda older: self.shelf.near(older, to=given)),
         }
         request = Request(
             purpose="synthesis",
@@ -192,14 +194,14 @@ class _Writing:
             messages=(("user", used.fill(values)),),
             template=used.digest,
             sample=sample,
-            max_tokens=self.section.max_tokens,
-            temperature=self.section.temperature,
-            schema=replies.SCHEMA,
-            domain=domain.name,
-            stage=channel.stage,
-            count=self.section.per_call,
+            max_tokens=section.max_tokens,
+            temperature=section.temperature,
+            schema=replies.schema(rationale=section.rationale),
+            domain=name,
+            stage=self.channel.stage,
+            count=section.per_call,
         )
-        self.parents[request.key] = tuple(one.example_id for one in shown_now)
+        self.given[request.key] = _Shown(tuple(one.example_id for one in given), varied)
         return request
 
     def _form(self, domain: str) -> str:
@@ -216,7 +218,8 @@ class _Writing:
         rows, readable = list[Row](), set[str]()
         for reply in sorted(got, key=lambda reply: (reply.request.domain, reply.request.sample)):
             rows.extend(self._rows(reply, readable=readable))
-        self._give_up({reply.request.domain for reply in got}, readable=readable)
+        for name in {reply.request.domain for reply in got}:
+            self.domains[name].note_round(was_read=name in readable)
         if not rows:
             return
         decisions = self.checks.faults(
@@ -228,27 +231,18 @@ class _Writing:
         for decision in decisions.iter_rows(named=True):
             row = waiting[decision["example_id"], decision["domain"]].pop(0)
             if decision["kept"]:
-                self.domains[decision["domain"]].queue.append(row)
-                self.domains[decision["domain"]].good += 1
+                self.domains[decision["domain"]].wait(row)
             else:
                 self.decisions.append(decision | {"detail": detail(row, **json.loads(decision["detail"]))})
-
-    def _give_up(self, asked: set[str], *, readable: set[str]) -> None:
-        """A domain whose replies could not be read is asked once more (by the next ordinals), then no more."""
-        for name in asked:
-            domain = self.domains[name]
-            domain.unreadable = 0 if name in readable else domain.unreadable + 1
-            if domain.unreadable >= _UNREADABLE:
-                domain.calls_left = 0
 
     def _rows(self, reply: Reply, *, readable: set[str]) -> list[Row]:
         """The rows of one reply; what cannot be read is decided on at once, with its text. Notes readable domains."""
         request = reply.request
         if reply.outcome != "ok":
-            self.domains[request.domain].calls_left = 0
+            self.domains[request.domain].give_up()
             self._reply_fault(reply, reason="call_failed", detail=reply.error)
             return []
-        parsed = replies.examples(reply.text)
+        parsed = replies.examples(reply.text, rationale=self.section.rationale)
         if parsed.fault:
             self._reply_fault(reply, reason=parsed.fault, detail=reply.text)
         if parsed.malformed:
@@ -257,10 +251,10 @@ class _Writing:
             readable.add(request.domain)
         else:  # says nothing of how many rows are good
             self.domains[request.domain].rows_asked -= self.section.per_call
-        parents = self.parents[request.key]
+        given, mended = self.given[request.key], ", ".join(parsed.mended) or None
         return [
-            Row(self._example(prompt, answer, domain=request.domain), parents, ", ".join(parsed.mended) or None)
-            for prompt, answer in parsed.examples
+            Row(self._example(prompt, answer, domain=request.domain), given.parents, mended, given.attributes, worked)
+            for (prompt, answer), worked in zip(parsed.examples, parsed.rationales, strict=True)
         ]
 
     def _example(self, prompt: str, answer: str, *, domain: str) -> Example:
@@ -308,7 +302,8 @@ class _Writing:
         domain.good -= 1
         failed = any(one.reason == "call_failed" for one in asked)
         said = [{"answer": one.answer, "reason": one.reason, "text": one.text} for one in asked]
-        reason = "call_failed" if failed else "vote_disagrees" if votes else str(asked[-1].reason)
+        own = str(asked[-1].reason).replace("answer_contradicts_reference", "answer_contradicts_rationale")
+        reason = "call_failed" if failed else "vote_disagrees" if votes else own
         why = {"method": "votes" if votes else "rationale", "kept": False, "reason": reason}
         who = {"example_id": row.example.example_id, "domain": domain.name, "step": "vote"}
         self.decisions.append({**who, **why, "detail": detail(row, votes=said)})
@@ -324,16 +319,18 @@ class _Writing:
                 "kept": rank < len(domain.kept),
                 "reason": "written" if rank < len(domain.kept) else "surplus",
                 "rank": rank,
-                "detail": f"the JSON of the reply was mended: {row.mended}" if row.mended else None,
+                "detail": row.note(),
             }
             for domain in self.domains.values()
             for rank, row in enumerate([*domain.kept, *domain.queue])
         ]
+        ends = [one.ended(section=self.section, stage=self.channel.stage) for one in self.domains.values()]
+        settled += [end for end in ends if end is not None]
         return Written(
             examples=frames.EXAMPLES.of([row.stored() for row in rows]).sort("example_id"),
             rationales=frame(sorted(self.worked, key=lambda one: (one.example.example_id, one.sample))),
             decisions=frames.DECISIONS.of([*settled, *self.decisions]).sort("domain", "example_id", "step", "reason"),
-            calls_made={domain.name: domain.calls_made for domain in self.domains.values() if domain.calls_made},
+            tally={domain.name: domain.tally for domain in self.domains.values()},
         )
 
 
