@@ -58,7 +58,12 @@ class Basis:
         return self.dev.filter(pl.col("reference").is_not_null())
 
     def refuse_without_dev(self) -> None:
-        """Say before any call is paid for that nothing could steer later quotas. Raises `RunError`."""
+        """Say before any call is paid for that dev, which steers quotas or training, is empty. Raises `RunError`."""
+        if self.recipe.train.early_stopping and self.dev.is_empty():
+            raise RunError(
+                "train.early_stopping goes by the loss on the dev split, and the pool has no dev row: add some "
+                "(`balkit add POOL FILE --split dev ...`), or remove it"
+            )
         if self.recipe.balance.policy == "feedback" and self.recipe.stages > 1 and self.measured_dev.is_empty():
             raise RunError(
                 "balance.policy: feedback goes by the student's accuracy on the dev split, and the pool has no dev row "

@@ -37,15 +37,18 @@ def train(
     if said := pool.said_of_refused(snapshot.snapshot_id):
         log.warning("%s: %s", snapshot.snapshot_id, said)
     basis = basis or Basis.of(pool, recipe, at=snapshot.version)
-    base = untrained(pool, recipe=recipe, basis=basis)
-    body = [recipe.student.model_dump(mode="json"), recipe.train.model_dump(mode="json"), recipe.seed, base.name]
+    with student.main_first():
+        base = untrained(pool, recipe=recipe, basis=basis)
+        file = pool.snapshot_file(snapshot.snapshot_id)
+    body = [recipe.student.model_dump(mode="json"), recipe.train.settings(), recipe.seed, base.name]
     return student.train(
         base,
-        pl.read_parquet(pool.snapshot_file(snapshot.snapshot_id)),
+        pl.read_parquet(file),
         student=recipe.student,
         options=recipe.train,
         out=pool.path / "checkpoints" / f"{snapshot.snapshot_id}-{texts.digest(body)[:8]}",
         seed=recipe.seed,
+        dev=validation_rows(pool, at=snapshot.version) if recipe.train.early_stopping else None,
         progress=progress,
     )
 

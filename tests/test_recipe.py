@@ -36,6 +36,7 @@ FULL: dict[str, Any] = {
     "teacher": RECORDED,
     "vectors": {"encoder": "sentence-transformers", "model": "org/encoder"},
     "student": {"base": "org/model", "lora": {"r": 4}},
+    "train": {"early_stopping": {}},
     "caps": {"per_stage": {}, "per_domain": {}},
     "teachers": {name: RECORDED | {"name": name} for name in PURPOSES},
 }

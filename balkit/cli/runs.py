@@ -275,21 +275,26 @@ def train(
     recipe: Annotated[Path, typer.Option(help="The recipe that holds `student` and `train`.")],
     as_json: bool = Json,
 ) -> None:
-    """Train the recipe's student on a snapshot, from its base weights.
+    """Train the recipe's student on a snapshot, from its base weights. One that was stopped goes on where it was.
 
     Example: balkit train pools/math 3f2a9c1b7d10-s3 --recipe recipe.yaml
+
+    On several GPUs: accelerate launch --multi_gpu --num_processes 4 -m balkit train ...
     """
     from balkit.events import Event
     from balkit.pool import Pool
     from balkit.recipe import load
     from balkit.steps import train as train_student
+    from balkit.student import is_main
 
-    with progress(quiet=as_json) as notify:
+    with progress(quiet=as_json or not is_main()) as notify:
 
         def on_step(step: int, steps: int, loss: float) -> None:
             notify(Event(0, 0, "train", f"loss {loss:.3f}", done=step, total=steps))
 
         done = train_student(Pool.open(pool), snapshot, recipe=load(recipe), progress=on_step)
+    if not is_main():
+        return
     if as_json:
         json_out({"checkpoint": str(done.path), "digest": done.digest, "steps": done.steps, "loss": done.losses[-1]})
     else:

@@ -22,6 +22,7 @@ from balkit.recipe.sections import (
     Answers,
     Balance,
     Caps,
+    EarlyStopping,
     Evaluate,
     Kind,
     Limits,
@@ -45,6 +46,7 @@ __all__ = [
     "Answers",
     "Balance",
     "Caps",
+    "EarlyStopping",
     "Evaluate",
     "Kind",
     "Limits",
@@ -147,6 +149,7 @@ class Recipe(Section):
         for name in ("per_example", "votes"):
             if getattr(self.rationale, name) == Rationale.model_fields[name].default:
                 del body["rationale"][name]
+        body["train"] = self.train.settings()
         for section, key in (("student", "base"), ("vectors", "model")):
             if _is_folder(body[section][key]):
                 body[section][key] = Path(body[section][key]).name

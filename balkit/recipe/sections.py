@@ -406,6 +406,13 @@ class Student(Section):
         return self
 
 
+class EarlyStopping(Section):
+    """When training ends before its last step, by the loss on the dev split; the weights that did best are kept."""
+
+    patience: Positive = Field(default=2, description="looks at dev that may pass without a lower loss")
+    every_steps: Positive | None = Field(default=None, description="how often dev is looked at; each epoch if null")
+
+
 class Train(Section):
     """The training loop (`student.train`)."""
 
@@ -419,6 +426,29 @@ class Train(Section):
     max_length: Positive = Field(default=1024, description="tokens; a longer row is an error before training")
     over_length: Literal["error", "drop"] = "error"
     threads: Positive | None = Field(default=None, description="CPU threads; the same number gives the same weights")
+    pass_tokens: Positive = Field(
+        default=16_384,
+        description="padded tokens that go through the model at once; a step's passes add up to the same gradient, so "
+        "less only takes less memory",
+    )
+    precision: Literal["auto", "bf16", "float32"] = Field(
+        default="auto", description="of the forward pass; auto is bf16 on a GPU and float32 on a CPU"
+    )
+    gradient_checkpointing: bool = Field(default=False, description="a third more time for much less memory")
+    row_weights: Literal["none", "balanced"] = Field(
+        default="none", description="balanced: each domain's rows count the same in all, by weights in the loss"
+    )
+    early_stopping: EarlyStopping | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the weights; what came later is left out where it has its default, so that names stay."""
+        body = self.model_dump(mode="json")
+        later = ("pass_tokens", "precision", "gradient_checkpointing", "row_weights", "early_stopping")
+        return {
+            key: value
+            for key, value in body.items()
+            if key not in later or value != type(self).model_fields[key].default
+        }
 
 
 class Evaluate(Section):

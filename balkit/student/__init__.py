@@ -12,6 +12,7 @@ from balkit.student.counting import counter
 from balkit.student.evaluate import evaluate
 from balkit.student.generate import generate, prompt_tokens
 from balkit.student.model import base
+from balkit.student.ranks import is_main, main_first
 from balkit.student.score import score
 from balkit.student.settings import evaluate_settings, score_settings
 from balkit.student.summary import DomainAccuracy, Summary, summarise
@@ -27,6 +28,8 @@ __all__ = [
     "evaluate",
     "evaluate_settings",
     "generate",
+    "is_main",
+    "main_first",
     "prompt_tokens",
     "score",
     "score_settings",

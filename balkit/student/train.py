@@ -7,12 +7,10 @@ same inputs and CPU threads give the same weights, bit for bit, on a CPU.
 from __future__ import annotations
 
 import logging
-import math
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +18,25 @@ import polars as pl
 
 from balkit import answers, frames, recipe, texts
 from balkit.errors import StudentError, need
-from balkit.student import chat, forward, model
+from balkit.student import chat, forward, model, resume
 from balkit.student import checkpoint as folders
+from balkit.student.loop import Encoded, Loop, Progress
+from balkit.student.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, float], None]
-_MAX_GRADIENT_NORM = 1.0
-_BUCKET = 32  # batches that are sorted by length together
+#: Seconds of training between two states that a stopped one could go on from.
+KEEP_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained student: `losses` holds each step's mean over its tokens, in nats.
+    """A trained student: `losses` holds each step's mean over its completion tokens, in nats.
 
-    `trainable_tokens` counts completion tokens, EOS included, of one pass over the rows; `dropped` names the
-    rows that were too long under `over_length: drop`; `seconds` is the time of the training loop.
+    `dev_losses` holds (step, mean loss on dev) with early stopping, and `best_step` says whose weights these are (the
+    last step's without it). `trainable_tokens` counts completion tokens, EOS included, of one pass over the rows;
+    `dropped` names the rows that were too long under `over_length: drop`; `seconds` is the time of the training loop,
+    in the process that ended it.
     """
 
     path: Path
@@ -45,12 +46,8 @@ class Trained:
     trainable_tokens: int
     seconds: float
     dropped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    row_id: str
-    tokens: forward.Row
+    dev_losses: tuple[tuple[int, float], ...] = ()
+    best_step: int | None = None
 
 
 def train(
@@ -61,44 +58,94 @@ def train(
     options: recipe.Train,
     out: Path,
     seed: int,
+    dev: pl.DataFrame | None = None,
     progress: Progress | None = None,
+    keep_every_s: float = KEEP_EVERY_S,
 ) -> Trained:
     """Train the student in folder `base` on SNAPSHOT_ROWS and write it to `out`, whole or not at all.
 
     All weights are trained, or the adapters of `student.lora`. `progress` is called as (step, steps, loss). An
-    `out` made from the same inputs is returned as it is. Raises `StudentError` before training for rows longer
-    than `options.max_length` or the student's context (unless `over_length: drop`) and for rows with nothing to
-    learn from; during training, with the batch's row ids, for a loss that is not a number.
+    `out` made from the same inputs is returned as it is. A training that was stopped goes on from its last state, kept
+    every `keep_every_s` seconds and on Ctrl-C; on a CPU it ends with the weights of one that was not.
+
+    dev  SNAPSHOT_ROWS that `options.early_stopping` measures the loss on; not used without it
+
+    Several processes (`accelerate launch`) share each step's rows, and the main one writes. Raises `StudentError`
+    before training for rows longer than `options.max_length` or the student's context (unless `over_length: drop`), for
+    rows with nothing to learn from, and for early stopping without dev rows; during training, with the batch's row
+    ids, for a loss that is not a number.
     """
-    rows = frames.check(rows, frames.SNAPSHOT_ROWS)
-    inputs = _inputs(base, rows, student=student, options=options, seed=seed)
-    done = folders.complete(out, key=texts.digest(inputs))
+    rows, dev = frames.check(rows, frames.SNAPSHOT_ROWS), _dev(dev, options)
+    inputs = _inputs(base, rows, dev=dev, student=student, options=options, seed=seed)
+    key, lora, ranks = texts.digest(inputs), student.lora, Ranks()
+    done = folders.complete(out, key=key)
     if done is not None:
         return _trained(out, done)
-    lora = student.lora
     with _seeded(seed):
         loaded = model.load(base, whole=lora is None, quantize=lora.quantize if lora else None)
-        encoded = encode(rows, tokenizer=loaded.tokenizer)
         limit = min(options.max_length, loaded.context)
+        encoded = _weighted(encode(rows, tokenizer=loaded.tokenizer), rows, options=options)
         kept = _fitting(encoded, limit=limit, options=options, context=loaded.context)
+        watched = encode(dev, tokenizer=loaded.tokenizer) if dev is not None else []
         learner = loaded.model if lora is None else with_lora(loaded.model, lora)
+        if options.gradient_checkpointing:
+            enable = getattr(learner, "activation_checkpointing_enable", None) or learner.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        memory = resume.Memory.of(out, key=key, every_s=keep_every_s, writes=ranks.main)
         started = time.monotonic()
         with forward.cpu_threads(learner, count=options.threads):
-            losses = _loop(learner, kept, options=options, seed=seed, pad=loaded.pad_id, progress=progress)
+            loop = Loop(
+                learner,
+                rows=kept,
+                dev=_fitting(watched, limit=limit, options=options, context=loaded.context),
+                options=options,
+                seed=seed,
+                pad=loaded.pad_id,
+                ranks=ranks,
+                memory=memory,
+            )
+            course = loop.run(progress)
         result = {
-            "losses": losses,
-            "steps": len(losses),
+            "key": key,
+            "losses": course.losses,
+            "dev_losses": course.dev,
+            "best_step": course.best or course.step,
+            "steps": course.step,
+            "processes": ranks.count,
             "seconds": round(time.monotonic() - started, 3),
             "trainable_tokens": sum(len(row.tokens.response) for row in kept),
             "dropped": [row.row_id for row in encoded if row.tokens.length > limit],
         }
-        manifest = _save(
-            learner, loaded.tokenizer, base=base, out=out, body={**inputs, **result, "key": texts.digest(inputs)}
+        if ranks.main:
+            _save(learner, loaded.tokenizer, base=base, out=out, body={**inputs, **result})
+            memory.forget()
+        ranks.wait()
+    return _trained(out, folders.read_manifest(out))
+
+
+def _dev(dev: pl.DataFrame | None, options: recipe.Train) -> pl.DataFrame | None:
+    if options.early_stopping is None:
+        return None
+    if dev is None or dev.is_empty():
+        raise StudentError(
+            "train.early_stopping goes by the loss on dev rows, and there is none with a rationale: add some "
+            "(`balkit add POOL FILE --split dev ...`), have them answered (`balkit annotate --split dev`), or remove it"
         )
-    return _trained(out, manifest)
+    return frames.check(dev, frames.SNAPSHOT_ROWS)
 
 
-def encode(rows: pl.DataFrame, *, tokenizer: Any) -> list[_Encoded]:
+def _weighted(encoded: list[Encoded], rows: pl.DataFrame, *, options: recipe.Train) -> list[Encoded]:
+    """Rows with the weights of `row_weights`; their mean is 1."""
+    if options.row_weights == "none":
+        return encoded
+    counts = dict(rows.group_by("domain").len().iter_rows())
+    return [
+        replace(row, weight=rows.height / (len(counts) * counts[domain]))
+        for row, domain in zip(encoded, rows["domain"], strict=True)
+    ]
+
+
+def encode(rows: pl.DataFrame, *, tokenizer: Any) -> list[Encoded]:
     """The rows as tokens, in order; raises `StudentError` for rows that have neither a rationale nor an answer."""
     if rows.is_empty():
         raise StudentError("there are no rows to train on")
@@ -111,94 +158,23 @@ def encode(rows: pl.DataFrame, *, tokenizer: Any) -> list[_Encoded]:
     prompts = chat.prompt_ids(tokenizer, rows["prompt"].to_list())
     responses = chat.completion_ids(tokenizer, completions)
     return [
-        _Encoded(row_id, forward.Row(given, response))
+        Encoded(row_id, forward.Row(given, response))
         for row_id, given, response in zip(rows["row_id"], prompts, responses, strict=True)
     ]
-
-
-def plan_batches(lengths: Sequence[int], *, options: recipe.Train, seed: int) -> list[list[int]]:
-    """Which rows each step trains on: indices into `lengths`, of similar length within a step.
-
-    An epoch holds every row once. Rows are shuffled, sorted by length inside buckets of 32 batches, cut into
-    batches, and the batches shuffled. `epochs` may be a fraction; there is at least one step.
-    """
-    size = options.batch_size
-    steps = max(1, round(options.epochs * math.ceil(len(lengths) / size)))
-    steps = min(steps, options.max_steps or steps)
-    planned: list[list[int]] = []
-    for epoch in range(steps):  # more than enough epochs
-        if len(planned) >= steps:
-            break
-        draw = random.Random(texts.rank_key(seed, "epoch", epoch))
-        order = draw.sample(range(len(lengths)), len(lengths))
-        batches = []
-        for start in range(0, len(order), size * _BUCKET):
-            bucket = sorted(order[start : start + size * _BUCKET], key=lambda row: lengths[row])
-            batches += [bucket[at : at + size] for at in range(0, len(bucket), size)]
-        draw.shuffle(batches)
-        planned += batches
-    return planned[:steps]
-
-
-def learning_rate(step: int, *, steps: int, options: recipe.Train) -> float:
-    """The rate of a step counted from 0: linear warmup to `lr`, then constant, or down to 0 after the last step."""
-    if step < options.warmup_steps:
-        return options.lr * (step + 1) / options.warmup_steps
-    done = (step - options.warmup_steps) / max(1, steps - options.warmup_steps)
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[options.schedule]
-    return options.lr * factor
 
 
 def with_lora(base: Any, lora: recipe.Lora) -> Any:
     """The model with fresh adapters on every linear layer but the LM head; they change nothing until trained."""
     peft = need("peft", extra="train")
     if lora.quantize:
-        base = peft.prepare_model_for_kbit_training(base)
+        base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     config = peft.LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     return peft.get_peft_model(base, config)
 
 
-def _loop(
-    learner: Any, rows: list[_Encoded], *, options: recipe.Train, seed: int, pad: int, progress: Progress | None
-) -> list[float]:
-    torch, accelerate = need("torch", extra="train"), need("accelerate", extra="train")
-    gpu = torch.cuda.is_available()
-    accelerator = accelerate.Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
-    if accelerator.num_processes > 1:
-        raise StudentError(f"training runs in one process, not {accelerator.num_processes}: start without a launcher")
-    weights = [weight for weight in learner.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=options.lr, weight_decay=options.weight_decay)
-    learner, optimizer = accelerator.prepare(learner, optimizer)
-    learner.train()
-    plan = plan_batches([row.tokens.length for row in rows], options=options, seed=seed)
-    losses = []
-    for step, chosen in enumerate(plan):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps=len(plan), options=options)
-        batch = [rows[index] for index in chosen]
-        with accelerator.autocast():
-            loss = forward.response_nll(learner, [row.tokens for row in batch], pad_id=pad).mean()
-        losses.append(_finite(loss.item(), step=step, batch=batch))
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(weights, _MAX_GRADIENT_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
-        if progress is not None:
-            progress(step + 1, len(plan), losses[-1])
-    learner.eval()
-    return losses
-
-
-def _finite(loss: float, *, step: int, batch: list[_Encoded]) -> float:
-    if math.isfinite(loss):
-        return loss
-    ids = ", ".join(row.row_id for row in batch)
-    raise StudentError(f"the loss is {loss} at step {step + 1}; lower train.lr, or look at this batch's rows: {ids}")
-
-
-def _fitting(encoded: list[_Encoded], *, limit: int, options: recipe.Train, context: int) -> list[_Encoded]:
+def _fitting(encoded: list[Encoded], *, limit: int, options: recipe.Train, context: int) -> list[Encoded]:
     long = [row for row in encoded if row.tokens.length > limit]
     if not long:
         return encoded
@@ -216,24 +192,35 @@ def _fitting(encoded: list[_Encoded], *, limit: int, options: recipe.Train, cont
 
 
 def _inputs(
-    base: Path, rows: pl.DataFrame, *, student: recipe.Student, options: recipe.Train, seed: int
+    base: Path,
+    rows: pl.DataFrame,
+    *,
+    dev: pl.DataFrame | None,
+    student: recipe.Student,
+    options: recipe.Train,
+    seed: int,
 ) -> dict[str, Any]:
     manifest = folders.read_manifest(base)
     if manifest["kind"] not in ("small", "pretrained"):
         raise StudentError(
             f"{base} is a trained checkpoint; every stage starts from the base's own weights: name the base"
         )
-    content = rows.select("row_id", "prompt", "rationale", "answer").rows()
+    weighed = ["domain"] if options.row_weights != "none" else []
     return {
         "base_digest": manifest["digest"],
-        "rows_digest": texts.digest([list(row) for row in content]),
+        "rows_digest": _digest(rows, "row_id", "prompt", "rationale", "answer", *weighed),
+        **({} if dev is None else {"dev_digest": _digest(dev, "row_id", "prompt", "rationale", "answer")}),
         "lora": None if student.lora is None else student.lora.model_dump(mode="json"),
-        "options": options.model_dump(mode="json"),
+        "options": options.settings(),
         "seed": seed,
     }
 
 
-def _save(learner: Any, tokenizer: Any, *, base: Path, out: Path, body: dict[str, Any]) -> dict[str, Any]:
+def _digest(rows: pl.DataFrame, *columns: str) -> str:
+    return texts.digest([list(row) for row in rows.select(columns).iter_rows()])
+
+
+def _save(learner: Any, tokenizer: Any, *, base: Path, out: Path, body: dict[str, Any]) -> None:
     lora = body["lora"]
     with folders.staged(out) as staging, model.quiet():
         extra = {} if lora is None else {"save_embedding_layers": False}  # "auto" would ask the hub
@@ -245,7 +232,7 @@ def _save(learner: Any, tokenizer: Any, *, base: Path, out: Path, body: dict[str
             named = folders.read_manifest(base)["base"]
             revision = getattr(learner.get_base_model().config, "_commit_hash", None)
             body |= {"kind": "adapter", "base": {**named, "quantize": lora["quantize"], "revision": revision}}
-        return folders.write_manifest(staging, body)
+        folders.write_manifest(staging, body)
 
 
 def _trained(out: Path, manifest: dict[str, Any]) -> Trained:
@@ -257,6 +244,8 @@ def _trained(out: Path, manifest: dict[str, Any]) -> Trained:
         trainable_tokens=manifest["trainable_tokens"],
         seconds=manifest["seconds"],
         dropped=tuple(manifest["dropped"]),
+        dev_losses=tuple((step, loss) for step, loss in manifest.get("dev_losses", [])),
+        best_step=manifest.get("best_step"),
     )
 
 
