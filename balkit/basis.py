@@ -10,7 +10,7 @@ import polars as pl
 
 from balkit import answers, balance, frames, verify
 from balkit.errors import RunError
-from balkit.pool import Pool, View
+from balkit.pool import Pool, Reviewed, View
 from balkit.recipe import Recipe
 
 
@@ -20,12 +20,14 @@ class Basis:
 
     `calls` is CALLS of all runs so far; a plan takes nothing but the lengths of replies from them. `leaking` holds the
     ids of those outside of eval whose prompt stands in eval; without it they are looked for among the examples.
+    `reviewed` is what people said of worked answers.
     """
 
     examples: pl.DataFrame
     recipe: Recipe
     calls: pl.DataFrame = field(default_factory=frames.CALLS.empty, repr=False)
     leaking: pl.Series | None = field(default=None, repr=False)
+    reviewed: Reviewed = field(default_factory=Reviewed, repr=False)
 
     @classmethod
     def of(cls, pool: Pool, recipe: Recipe, *, at: int | None = None, calls: pl.DataFrame | None = None) -> Basis:
@@ -40,7 +42,7 @@ class Basis:
         if recipe.domain_set is not None:
             _refuse_unknown(view, recipe.domain_set)
         examples = view.examples(origin="source", domain_set=recipe.domain_set)
-        return cls(examples, recipe, known, view.leaking())
+        return cls(examples, recipe, known, view.leaking(), view.reviewed())
 
     @cached_property
     def evaluation(self) -> pl.DataFrame:

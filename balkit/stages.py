@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,8 @@ class _Run:
 
     def dev(self, ledger: Ledger, teacher: Teacher | None) -> None:
         """Rationales for the dev split, which serves validation files."""
-        recipe, key, dev = self.recipe, (self.run_id, 0, "dev"), self.basis.dev
+        recipe, key = self.recipe, (self.run_id, 0, "dev")
+        dev = self.basis.dev.join(self.basis.reviewed.accepted, on="example_id", how="anti", maintain_order="left")
         if dev.is_empty() or self.pool.committed(key) is not None:
             return
         self.say(0, "dev")
@@ -374,6 +375,7 @@ class _Run:
             calls_made=self.calls_made(stage),
             yields=synthesize.by_domain(synthesize.yields(own, self.calls(stage))),
             pool=pl.concat([part.select("example_id", "prompt") for part in (self.basis.examples, ours)]),
+            reviewed=self.basis.reviewed.accepted,
         )
 
     def channel(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Channel:
@@ -385,7 +387,7 @@ class _Run:
             step = "data" if stage else "dev"
             self.say(stage, step, done=calls.done, total=calls.done + calls.to_buy, calls=calls)
 
-        return steps.channel(
+        way = steps.channel(
             ledger,
             recipe=self.recipe,
             labels=self.basis.labels,
@@ -394,6 +396,7 @@ class _Run:
             teacher=teacher,
             progress=on_calls,
         )
+        return replace(way, refused=self.basis.reviewed.refused)
 
     def tools(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Tools:
         recipe = self.recipe

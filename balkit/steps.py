@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -174,7 +175,7 @@ def annotate(
     """
     basis = Basis.of(pool, recipe)
     basis.refuse_unreadable()
-    done = pool.rationales().filter("accepted")
+    done = basis.reviewed.standing(pool.rationales()).filter("accepted")
     left = (basis.dev if split == "dev" else basis.real).join(done, on="example_id", how="anti").sort("example_id")
     run_id = texts.digest(["annotate", recipe.run_digest(), split])
     with pool.lock(), ledger_of(pool) as ledger:
@@ -182,6 +183,7 @@ def annotate(
             ledger, recipe=recipe, labels=basis.labels, run_id=run_id, stage=0, teacher=teacher, progress=progress
         )
         wanted = 1 if split == "dev" else recipe.rationale.per_example
+        to = replace(to, refused=basis.reviewed.refused)
         written = synthesize.rationales(left.with_columns(wanted=wanted), channel=to)
         message = f"{recipe.name}: rationales for {left.height} {split} rows"
         pool.commit(Commit(message=message, rationales=written, calls=ledger.calls(run_id)))
@@ -257,9 +259,9 @@ def accuracies(evaluations: pl.DataFrame) -> balance.Accuracies:
 def validation_rows(pool: Pool, *, at: int) -> pl.DataFrame:
     """SNAPSHOT_ROWS of the dev split with an accepted rationale at a version, one an example: for validation files.
 
-    Examples whose prompt stands in eval are left out.
+    Examples whose prompt stands in eval are left out; what a person said of the worked answers goes before.
     """
     view = pool.at(at)
     dev, leaking = view.examples(split="dev"), view.leaking()
     apart = dev.filter(~pl.col("example_id").is_in(leaking.implode()))
-    return training_rows(answered(apart, view.rationales()), stage=0)
+    return training_rows(answered(apart, view.reviewed().preferred(view.rationales())), stage=0)

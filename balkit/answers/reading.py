@@ -94,6 +94,13 @@ def completion(rationale: str, answer: str) -> str:
     return f"{body}\n{closing}" if body else closing
 
 
+def restated(rationale: str, answer: str) -> str:
+    """The worked answer with another final one: its last formal line, and what follows, give way to `Answer: ...`."""
+    body = rationale.strip()
+    last = [match.start() for match in _FORMAL.finditer(body)][-1:] or [len(body)]
+    return completion(body[: last[0]], answer)
+
+
 def _declarations(text: str, *, whole: bool) -> list[tuple[str, str]]:
     """How each of the last declarations is made (formal, inline, boxed), and what follows it, in the text's order.
 

@@ -6,6 +6,7 @@ The only room that imports duckdb, and only when a pool is opened.
 from balkit.pool.commits import Commit
 from balkit.pool.ingest import AddReport
 from balkit.pool.reads import View
+from balkit.pool.reviewed import Reviewed
 from balkit.pool.snapshots import Snapshot, SnapshotDraft
 from balkit.pool.store import Pool
 from balkit.pool.training import ANSWERED, answered, training_rows
@@ -15,6 +16,7 @@ __all__ = [
     "AddReport",
     "Commit",
     "Pool",
+    "Reviewed",
     "Snapshot",
     "SnapshotDraft",
     "View",

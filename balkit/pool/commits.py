@@ -28,7 +28,8 @@ class Commit:
     """Rows that enter a pool together, or not at all.
 
     `key` is (run_id, stage, step): a key that is committed already makes the commit a no-op. `added_in` of
-    `examples` is ignored. Rows whose identity is stored are left out, whatever else they say.
+    `examples` is ignored. Rows whose identity is stored are left out, whatever else they say. `retired` has example_id
+    and reason.
     """
 
     message: str
@@ -40,6 +41,7 @@ class Commit:
     evaluations: pl.DataFrame | None = None
     calls: pl.DataFrame | None = None
     snapshot: SnapshotDraft | None = None
+    retired: pl.DataFrame | None = None
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, commit: Commit, *, version: int) -> dict[str, pl.DataFrame]:
@@ -69,6 +71,8 @@ def rows_of(con: duckdb.DuckDBPyConnection, commit: Commit, *, version: int) -> 
         )
     if commit.calls is not None:
         rows["calls"] = _unstored(con, "calls", frames.check(commit.calls, frames.CALLS))
+    if commit.retired is not None:
+        rows["retirements"] = retired(con, commit.retired.select("example_id", "reason"), version=version)
     if commit.snapshot is not None:
         rows |= snapshots.rows_of(con, commit.snapshot)
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import polars as pl
 
 from balkit import frames
 from balkit.errors import PoolError
-from balkit.pool import database
+from balkit.pool import conflicts, database, pairs
+from balkit.pool.reviewed import Reviewed
 
 #: Stands for "now" where a query takes a version.
 NEWEST = 2**62
@@ -69,6 +71,48 @@ class View:
     def rationales(self) -> pl.DataFrame:
         """RATIONALES, accepted and rejected, ordered by example, then id; also those of retired examples."""
         return frames.check(self._ask("rationales"), frames.RATIONALES)
+
+    def reviewed(self) -> Reviewed:
+        """What people said of worked answers, as it stands; see `balkit review`."""
+        with database.reading(self.folder, wait_s=self.wait_s) as con:
+            reviews = database.ask(con, "reviews", version=self.version)
+            if reviews.is_empty():
+                return Reviewed()
+            rationales = database.ask(con, "reviewed_rationales", version=self.version)
+        return Reviewed.of(reviews, frames.check(rationales, frames.RATIONALES))
+
+    def reviews(self) -> pl.DataFrame:
+        """Every verdict of a person in order: example_id, domain, kept, reason, detail (JSON), version."""
+        return self._ask("reviews")
+
+    def questioned(self, *, reasons: Sequence[str], differing: bool = False, domain: str | None = None) -> pl.DataFrame:
+        """All RATIONALES of doubtful examples, with prompt, reference, domain, split, origin and parents of these.
+
+        Doubtful are those in use of which one was refused for one of the `reasons`; where `differing` also those whose
+        accepted ones end in different answers. Ordered by example, then version, then id.
+        """
+        found = self._ask("questioned", reasons=list(reasons), differing=differing, domain=domain)
+        return found.cast({name: dtype for name, dtype in frames.EXAMPLES.columns.items() if name in found.columns})
+
+    def conflicts(self, *, domain: str | None = None, settled: bool = False) -> pl.DataFrame:
+        """CONFLICTS: examples in use whose worked answers contradict the reference, tied in a vote, or disagree.
+
+        Those with a verdict are left out unless `settled`. See `balkit.pool.conflicts`.
+        """
+        found = conflicts.conflicts(self.questioned(reasons=list(conflicts.REASONS), differing=True, domain=domain))
+        return found if settled else found.filter(~pl.col("example_id").is_in(list(self.reviewed().settled)))
+
+    def pairs(self, *, chosen: pl.DataFrame | None = None, per_example: int = 1) -> pl.DataFrame:
+        """PAIRS of accepted and rejected worked answers to examples in use outside of eval; see `balkit.pool.pairs`.
+
+        `chosen` are other accepted ones than those that stand at this version.
+        """
+        reviewed, rationales = self.reviewed(), self.rationales()
+        if chosen is None:
+            accepted = reviewed.preferred(rationales).select("example_id", "rationale_id", "text", "answer")
+            examples = self.examples().filter(pl.col("split") != "eval")
+            chosen = examples.join(accepted, on="example_id")
+        return pairs.pairs(chosen, reviewed.standing(rationales), per_example=per_example)
 
     def rationale_calls(self) -> pl.DataFrame:
         """The call that wrote each rationale and its price: rationale_id, call_key, model, cost_usd (US dollars)."""

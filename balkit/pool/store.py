@@ -30,6 +30,7 @@ from balkit.pool import (
 from balkit.pool.commits import Commit
 from balkit.pool.fields import Columns
 from balkit.pool.reads import View
+from balkit.pool.reviewed import Reviewed
 from balkit.pool.snapshots import Snapshot
 
 if TYPE_CHECKING:
@@ -332,6 +333,25 @@ class Pool:
     def rationales(self) -> pl.DataFrame:
         """RATIONALES, accepted and rejected."""
         return self._now.rationales()
+
+    def reviewed(self) -> Reviewed:
+        """What people said of worked answers, as it stands now; see `View.reviewed`."""
+        return self._now.reviewed()
+
+    def conflicts(self, *, domain: str | None = None, settled: bool = False) -> pl.DataFrame:
+        """Examples in use whose worked answers contradict their reference or each other; see `View.conflicts`."""
+        return self._now.conflicts(domain=domain, settled=settled)
+
+    def pairs(self, of: str | int, *, per_example: int = 1) -> pl.DataFrame:
+        """PAIRS for a snapshot's rows, given its id or `latest`, or for all examples in use at a version (a number).
+
+        A snapshot's pairs are those that were known when it was made. Raises `PoolError` for what is not there.
+        """
+        if isinstance(of, int):
+            return self.at(of).pairs(per_example=per_example)
+        found = self.snapshot(of)
+        chosen = found.rows.rename({"rationale": "text"})
+        return self.at(found.version).pairs(chosen=chosen, per_example=per_example)
 
     def scores(self, *, checkpoint: str | None = None) -> pl.DataFrame:
         """SCORES of one checkpoint or all."""

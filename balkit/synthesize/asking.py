@@ -33,6 +33,7 @@ _NOTES = {
     "refusal": "An earlier reply did not work on the task. If it can be answered, answer it.",
     "no_answer": "An earlier answer lacked the last line that declares the final answer. Write it as shown below.",
     "answer_contradicts_reference": "Check each step before the next one, and the answer before you give it.",
+    "rejected_by_person": "Check each step before the next one, and the answer before you give it.",
     "duplicate": "Get to the answer in another way than the one that comes to mind first.",
 }
 
@@ -55,7 +56,8 @@ class Channel:
 
     `ask` gives exactly one final reply (ok or permanent) to every request, in any order. `section` says how worked
     answers are asked for, `expected` and `labels` what a final answer is. `lines` lead elsewhere by purpose; several
-    are a cascade: what the first fails at is asked of the next.
+    are a cascade: what the first fails at is asked of the next. `refused` are texts that a person refused, as
+    (example_id, normalised text): they are not accepted again.
     """
 
     ask: Ask
@@ -66,6 +68,7 @@ class Channel:
     expected: Answers
     labels: Sequence[str]
     lines: Mapping[str, Sequence[Line]] = field(default_factory=dict)
+    refused: frozenset[tuple[str, str]] = frozenset()
 
     def cascade(self, purpose: Purpose) -> Sequence[Line]:
         """Who is asked, one after another."""
@@ -152,8 +155,8 @@ def rationales(examples: pl.DataFrame, *, channel: Channel) -> pl.DataFrame:
     says what the last answer lacked, but never that its final answer was wrong: samples stay independent.
     Accepted: whole, not empty, no refusal, and the declared answer agrees with the reference (a hint does not excuse
     another answer). Reasons: `empty`, `cut_off`, `refusal`, `no_answer`, `answer_contradicts_reference`, `duplicate`,
-    `call_failed` (not tried again). Free text: an answer must be declared, and is compared where the reference has at
-    most 5 words.
+    `rejected_by_person`, `call_failed` (not tried again). Free text: an answer must be declared, and is compared where
+    the reference has at most 5 words.
 
     Without a reference any whole text is accepted; with `votes` k the answer that more than half of k samples give is
     taken for right (self-consistency, Wang et al. 2023): these are accepted, others are `outvoted`. Where no answer has
@@ -338,6 +341,8 @@ def _read(example: Example, *, reply: Reply, channel: Channel) -> Asked:
     )
     if reply.outcome != "ok":
         return replace(asked, reason="call_failed", detail=reply.error or None)
+    if channel.refused and (example.example_id, texts.normalised(text)) in channel.refused:
+        return replace(asked, reason="rejected_by_person")
     return replace(asked, reason=_fault(asked, finish_reason=reply.finish_reason))
 
 

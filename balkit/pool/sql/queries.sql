@@ -99,6 +99,39 @@ FROM rationales
 WHERE added_in <= $version
 ORDER BY example_id, rationale_id;
 
+-- name: reviews
+-- What people said of worked answers until a version.
+SELECT example_id, domain, kept, reason, detail, added_in AS version
+FROM decisions
+WHERE step = 'review' AND added_in <= $version
+ORDER BY version, example_id, detail;
+
+-- name: reviewed_rationales
+-- The rationales of examples that a person spoke of.
+SELECT rationale_id, example_id, text, answer, accepted, reason, detail, source, author
+FROM rationales
+SEMI JOIN (SELECT example_id FROM decisions WHERE step = 'review' AND added_in <= $version) USING (example_id)
+WHERE added_in <= $version
+ORDER BY example_id, rationale_id;
+
+-- name: questioned
+-- All rationales of the examples in use of which one was refused for one of $reasons or, where $differing is asked for,
+-- of which accepted ones end in different answers.
+WITH asked AS (
+    SELECT example_id FROM rationales
+    WHERE added_in <= $version
+    GROUP BY example_id
+    HAVING bool_or(NOT accepted AND list_contains($reasons, reason))
+        OR ($differing AND count(DISTINCT answer) FILTER (accepted) > 1)
+)
+SELECT e.example_id, e.prompt, e.reference, e.domain, e.split, e.origin, e.parents, a.rationale_id, a.text, a.answer,
+    a.accepted, a.reason, a.detail, a.source, a.author
+FROM rationales AS a
+SEMI JOIN asked USING (example_id)
+JOIN examples_at($version) AS e USING (example_id)
+WHERE a.added_in <= $version AND ($domain IS NULL OR e.domain = $domain)
+ORDER BY e.example_id, a.added_in, a.rationale_id;
+
 -- name: rationale_calls
 -- The call that wrote each rationale known at a version, and what it cost, whichever runs paid. Given ones have none.
 SELECT a.rationale_id, a.source AS call_key, max(c.model) AS model, sum(c.cost_microusd)::BIGINT / 1e6 AS cost_usd
