@@ -43,6 +43,16 @@ class Material:
 
 
 @dataclass(frozen=True)
+class Choosing:
+    """How a stage ranks real examples. `per_example` is how many rows an example gives at most."""
+
+    seed: int
+    select: Select
+    per_example: int
+    encode: Encode
+
+
+@dataclass(frozen=True)
 class Tools:
     """How a stage chooses, asks and checks: the recipe's sections and the two doors to the outside."""
 
@@ -58,6 +68,11 @@ class Tools:
     def per_example(self) -> int:
         """Rows that an example gives at most."""
         return self.channel.section.per_example
+
+    @property
+    def choosing(self) -> Choosing:
+        """What of this ranks real examples."""
+        return Choosing(self.seed, self.select, self.per_example, self.encode)
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,9 @@ def assemble(quotas: Mapping[str, int], material: Material, *, stage: int, tools
     `quotas` are rows per domain. The result has exactly their sum, unless every way that `fill` allows is used up in
     every domain; then an entry of `deficits` has given less than its `rows` to others.
     """
-    work = _Work(stage, material, tools, ranking=_rank(quotas, material, stage=stage, tools=tools))
+    real, rows, scores = material.real, material.rows, material.scores
+    ranking = rank(quotas, real=real, rows=rows, scores=scores, stage=stage, choosing=tools.choosing)
+    work = _Work(stage, material, tools, ranking)
     wanted, exhausted = {domain: rows for domain, rows in quotas.items() if rows}, set[str]()
     while wanted:
         lacking = wanted
@@ -147,26 +164,38 @@ def _part(given: Mapping[str, int], rows: int) -> dict[str, int]:
     return {domain: more for domain, more in part.items() if more}
 
 
-def _rank(quotas: Mapping[str, int], material: Material, *, stage: int, tools: Tools) -> pl.DataFrame:
-    """DECISIONS of `select` for every domain with a quota or room for others' rows."""
+def rank(
+    quotas: Mapping[str, int],
+    *,
+    real: pl.DataFrame,
+    rows: pl.DataFrame,
+    scores: pl.DataFrame,
+    stage: int,
+    choosing: Choosing,
+) -> pl.DataFrame:
+    """DECISIONS of `select` for every domain with a quota (in rows) or room for others' rows; no teacher is asked.
+
+    real, rows, scores are those of `Material`: the candidates, what earlier stages took, and the last student's scores.
+    """
     parts = [frames.DECISIONS.empty()]
-    seed = int(texts.rank_key(tools.seed, "select", stage)[:16], 16)  # seed + stage would be another seed's other stage
-    scored = {row["example_id"]: row for row in material.scores.iter_rows(named=True)}
-    for (domain,), candidates in material.real.sort("domain", "example_id").group_by("domain", maintain_order=True):
-        quota = examples_for(quotas.get(str(domain), 0), per_example=tools.per_example)
+    select, encode = choosing.select, choosing.encode
+    seed = int(texts.rank_key(choosing.seed, "select", stage)[:16], 16)  # seed + stage would be another seed's stage
+    scored = {row["example_id"]: row for row in scores.iter_rows(named=True)}
+    for (domain,), candidates in real.sort("domain", "example_id").group_by("domain", maintain_order=True):
+        quota = examples_for(quotas.get(str(domain), 0), per_example=choosing.per_example)
         # A tail domain gives all it has: nothing is left to choose, and dropping a real row would only buy another.
-        method = tools.select.first if stage == 1 or quota >= candidates.height else tools.select.then
-        chosen = material.rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
+        method = select.first if stage == 1 or quota >= candidates.height else select.then
+        chosen = rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
         needs_vectors = selection.needs_vectors(method)
         ids = candidates["example_id"].to_list()
         evidence = selection.Evidence(
-            vectors=tools.encode(candidates["prompt"].to_list()) if needs_vectors else None,
-            chosen=tools.encode(chosen["prompt"].to_list()) if needs_vectors and chosen.height else None,
+            vectors=encode(candidates["prompt"].to_list()) if needs_vectors else None,
+            chosen=encode(chosen["prompt"].to_list()) if needs_vectors and chosen.height else None,
             scores=np.array([_value(scored.get(i)) for i in ids]) if selection.needs_scores(method) else None,
             reasons=[scored[i]["reason"] if i in scored else "not among the candidates" for i in ids],
-            max_ifd=tools.select.max_ifd,
-            quality_weight=tools.select.quality_weight,
-            strata=tools.select.strata,
+            max_ifd=select.max_ifd,
+            quality_weight=select.quality_weight,
+            strata=select.strata,
         )
         parts.append(selection.select(candidates, quota=quota, method=method, evidence=evidence, seed=seed))
     return pl.concat(parts)

@@ -51,6 +51,11 @@ def runs_of(pool: Path, *, recipe_digest: str) -> list[RunRecord]:
     return sorted((run for run in found if run.recipe_digest == recipe_digest), key=lambda run: run.number)
 
 
+def record_of(pool: Path, *, run_id: str) -> RunRecord:
+    """The record of a run. Raises `PoolDamaged` for one that is missing or cannot be read."""
+    return _read(pool / "runs" / run_id[:12] / FILE)
+
+
 def write(file: Path, text: str) -> None:
     """Replace a file as a whole, so that a power cut leaves the old or the new one."""
     try:

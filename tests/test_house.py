@@ -26,7 +26,7 @@ FLOORS = [
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
     {"synthesize", "changes", "discovery", "reconcile", "runs", "basis", "measuring", "auditing", "review"},
     {"assemble", "planning"},
-    {"steps", "outlook"},
+    {"steps", "outlook", "explaining"},
     {"stages", "exports", "report"},
     {"quickstart"},
     {"cli"},

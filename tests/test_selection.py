@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -405,3 +408,14 @@ def test_spread_measures_the_worst_and_the_mean_row() -> None:
 def test_spread_of_nothing_is_defined() -> None:
     assert spread(points(0), points(3)).radius == 1
     assert spread(points(2), points(0)).mean_similarity == 1
+
+
+def test_the_pages_method_of_ones_own_works_and_every_method_is_on_the_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "selection.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["chosen"].filter("kept")["example_id"].to_list() == ["b"]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == set(METHODS)
+    (body,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    assert recipe.sections.Select(**yaml.safe_load(body)["select"]).then == "ifd_coverage"

@@ -90,9 +90,9 @@ def calls_show(
     typer.echo(f"key {body['key']}")
     for name, value in body["parts"].items():
         if name != "messages":
-            typer.echo(f"{name:12} {_visible(str(value))}")
+            typer.echo(f"{name:12} {visible(str(value))}")
     for role, text in body["parts"]["messages"]:
-        typer.echo(f"--- {role}\n{_visible(text)}")
+        typer.echo(f"--- {role}\n{visible(text)}")
     for one in body["attempts"]:
         typer.echo(_attempt(one))
     for run_id in body["used_by"]:
@@ -120,7 +120,7 @@ def calls_explain(pool: PoolPath, key: KeyStart, as_json: bool = Json) -> None:
     typer.echo(f"the closest request before it is {closest['key'][:12]}; it differs in {', '.join(closest['differs'])}")
     for name, difference in closest["differs"].items():
         if name == "messages":
-            typer.echo("\n".join(f"  {_visible(line)}" for line in difference))
+            typer.echo("\n".join(f"  {visible(line)}" for line in difference))
         else:
             typer.echo(f"  {name}: {json.dumps(difference[0])} there, {json.dumps(difference[1])} here")
 
@@ -190,7 +190,7 @@ def _attempt(one: dict[str, Any]) -> str:
     if one["outcome"]:
         used = f"{one['input_tokens']} + {one['output_tokens']} tokens"
         lines.append(f"{one['outcome']} {one['finish_reason']} by {one['author'] or '?'}, {used} {one['provider_id']}")
-    lines += [_visible(one[name]) for name in ("error", "text") if one[name]]
+    lines += [visible(one[name]) for name in ("error", "text") if one[name]]
     return "\n".join(lines)
 
 
@@ -198,6 +198,6 @@ def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Control characters shown, not obeyed; line ends stay."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -5,7 +5,7 @@ comparable across domains. The result does not depend on the order of the rows. 
 """
 
 from balkit.selection.choose import needs_scores, needs_vectors, select
-from balkit.selection.coverage import Spread, spread
+from balkit.selection.coverage import Spread, nearest, spread
 from balkit.selection.grid import on_grid
 from balkit.selection.methods import Evidence, Ranking, Task, Way, preferring
 
@@ -15,6 +15,7 @@ __all__ = [
     "Spread",
     "Task",
     "Way",
+    "nearest",
     "needs_scores",
     "needs_vectors",
     "on_grid",

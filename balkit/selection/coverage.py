@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from balkit.selection.facility import Picks
-from balkit.selection.grid import ONE, Floats, to_nearest, unit
+from balkit.selection.grid import ONE, Floats, Indices, nearest_row, on_grid, to_nearest, unit
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ def spread(chosen: Floats, every: Floats) -> Spread:
         return Spread(radius=0.0, mean_similarity=1.0)
     nearest = np.minimum(to_nearest(unit(every, name="every"), among=unit(chosen, name="chosen")), 1)
     return Spread(radius=float(1 - nearest.min()), mean_similarity=float(nearest.mean(dtype=np.float64)))
+
+
+def nearest(vectors: Floats, *, among: Floats) -> Indices:
+    """`(n,) int64`: the row of `among` (m, d), m > 0, that is nearest to each of `vectors` (n, d), ties to the lower.
+
+    Both float32 with L2-normalised rows, rounded as `on_grid` does.
+    """
+    return nearest_row(on_grid(vectors, name="vectors"), among=on_grid(among, name="among"))
 
 
 def k_center(vectors: Floats, *, chosen: Floats, depth: int) -> Picks:

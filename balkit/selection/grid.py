@@ -55,7 +55,8 @@ def to_nearest(vectors: Floats, *, among: Floats) -> Floats:
 def nearest_row(vectors: Floats, *, among: Floats) -> Indices:
     """`(n,) int64`: the row of `among` that is nearest, ties to the lower."""
     parts = [
-        (vectors[rows] @ among.T).argmax(axis=1) for rows in blocks(len(vectors), size=CELLS_AT_ONCE // len(among))
+        (vectors[rows] @ among.T).argmax(axis=1)
+        for rows in blocks(len(vectors), size=max(1, CELLS_AT_ONCE // len(among)))
     ]
     return np.concatenate(parts).astype(np.int64)
 
