@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +109,51 @@ def evaluate(
         section=recipe.evaluate,
         progress=progress,
     )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A checkpoint's EVALUATIONS of a split, those of the one it is compared with, and the EXAMPLES they are of."""
+
+    found: pl.DataFrame
+    other: pl.DataFrame | None
+    examples: pl.DataFrame
+    head: frozenset[str]
+    kind: str
+
+
+def measured(
+    pool: Pool,
+    checkpoint: Path,
+    *,
+    recipe: Recipe,
+    split: Literal["eval", "dev"] = "eval",
+    against: str | None = None,
+    progress: OnRows | None = None,
+) -> Measured:
+    """What a checkpoint, and another (a folder, or `base`), answer to a split; answers that are stored are reused."""
+    basis = Basis.of(pool, recipe)
+    examples = basis.measured if split == "eval" else basis.measured_dev
+    if examples.is_empty():
+        raise StudentError(
+            f"the pool has no {split} row with a reference answer: `balkit add POOL FILE --split {split} ...`"
+        )
+
+    def answers_of(folder: Path) -> pl.DataFrame:
+        settings = student.evaluate_settings(answers=recipe.answers, labels=basis.labels, section=recipe.evaluate)
+        stored = pool.evaluations(checkpoint=student.digest(folder)).filter(pl.col("settings") == settings)
+        stored = stored.join(examples, on=["example_id", "domain"], how="semi")
+        if stored.height == student.asked_of(examples, section=recipe.evaluate).height:
+            return stored
+        found = evaluate(folder, recipe=recipe, basis=basis, split=split, progress=progress)
+        new = found.join(stored, on="example_id", how="anti")
+        pool.commit(Commit(message=f"{folder.name} evaluated on {split}", evaluations=new))
+        return found
+
+    found, other = answers_of(checkpoint), None
+    if against is not None:
+        other = answers_of(untrained(pool, recipe=recipe, basis=basis) if against == "base" else Path(against))
+    return Measured(found, other, examples, basis.head, recipe.answers.kind)
 
 
 def channel(

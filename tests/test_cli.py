@@ -130,6 +130,18 @@ def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None
     code, out, _ = balkit("eval", pool, checkpoint, "--recipe", "recipe.yaml", "--json")
     assert code == 0
     assert set(json.loads(out)["per_domain"]) == {"fruit", "tool", "bird"}
+    asked = ("eval", pool, checkpoint, "--recipe", "recipe.yaml", "--against", "base", "--confusion", "--errors", "2")
+    body = json.loads(balkit(*asked, "--json")[1])
+    assert set(body["intervals"]) <= {"macro", "micro", "head", "tail"}
+    counts = [body["against"][name] for name in ("both_right", "only_other", "only_this", "neither")]
+    assert sum(counts) == sum(row["rows"] for row in body["confusion"]) == 6
+    assert len(body["errors"]) == 2
+    versions = len(json.loads(balkit("log", pool, "--json")[1]))
+    code, out, _ = balkit(*asked)
+    assert (code, "McNemar p" in out, "wanted" in out, "95 % intervals" in out) == (0, True, True, True)
+    assert len(json.loads(balkit("log", pool, "--json")[1])) == versions
+    code, _, err = balkit("eval", pool, checkpoint, "--recipe", "recipe.yaml", "--split", "dev")
+    assert (code, "no dev row with a reference answer" in err) == (1, True)
     code, out, _ = balkit("score", pool, checkpoint, "--recipe", "recipe.yaml", "--domain", "bird", "--json")
     assert code == 0
     assert {row["name"]: row["rows"] for row in json.loads(out)} == {"ifd": 6, "loss": 6, "entropy": 6}

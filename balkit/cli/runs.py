@@ -308,32 +308,36 @@ def evaluate(
     pool: PoolPath,
     checkpoint: CheckpointPath,
     recipe: Annotated[Path, typer.Option(help="The recipe that holds `answers` and `evaluate`.")],
+    split: Annotated[Literal["eval", "dev"], typer.Option(help="Whose examples.")] = "eval",
+    against: Annotated[str | None, typer.Option(help="Another checkpoint's folder, or base.", metavar="OTHER")] = None,
+    confusion: Annotated[bool, typer.Option("--confusion", help="What was taken for what.")] = False,
+    errors: Annotated[int, typer.Option(help="Show so many wrong answers.", min=0)] = 0,
     as_json: bool = Json,
 ) -> None:
-    """Measure a checkpoint on the eval split, by domain, and keep the answers in the pool.
+    """Measure a checkpoint by domain, with 95 % intervals, and keep its answers in the pool; those there are reused.
 
-    Example: balkit eval pools/math pools/math/checkpoints/3f2a9c1b7d10-s3-0a1b2c3d --recipe recipe.yaml
+    --against compares it with another one on the same rows; base is the recipe's student before any training.
+
+    Example: balkit eval pools/math pools/math/checkpoints/3f2a9c1b7d10-s3-0a1b2c3d --recipe recipe.yaml --against base
     """
-    import polars as pl
-
-    from balkit.basis import Basis
-    from balkit.pool import Commit, Pool
+    from balkit.cli.measured import shown, told
+    from balkit.events import Event
+    from balkit.pool import Pool
     from balkit.recipe import load
-    from balkit.steps import evaluate as evaluate_student
-    from balkit.student import summarise
+    from balkit.steps import measured
 
-    opened, loaded = Pool.open(pool), load(recipe)
-    basis = Basis.of(opened, loaded)
-    found = evaluate_student(checkpoint, recipe=loaded, basis=basis)
-    opened.commit(Commit(message=f"{checkpoint.name} evaluated", evaluations=found))
-    summary = summarise(found, head=basis.head)
+    with progress(quiet=as_json) as notify:
+
+        def on_rows(done: int, total: int) -> None:
+            notify(Event(0, 0, "evaluate", done=done, total=total))
+
+        found = measured(
+            Pool.open(pool), checkpoint, recipe=load(recipe), split=split, against=against, progress=on_rows
+        )
     if as_json:
-        json_out(summary)
-        return
-    rows = [{"domain": name, "rows": b["rows"], "%": 100 * b["accuracy"]} for name, b in summary["per_domain"].items()]
-    frame_out(pl.DataFrame(rows), as_json=False)
-    shown = ((name, summary[f"{name}_accuracy"]) for name in ("macro", "micro", "head", "tail"))  # type: ignore[literal-required]
-    typer.echo(", ".join(f"{name} {100 * value:.1f} %" for name, value in shown if value is not None))
+        json_out(told(found, confusion=confusion, errors=errors))
+    else:
+        shown(found, confusion=confusion, errors=errors)
 
 
 def score(

@@ -9,8 +9,9 @@ torch and the others are imported by the first call that needs them, never by im
 
 from balkit.student.checkpoint import digest
 from balkit.student.counting import counter
-from balkit.student.evaluate import evaluate
+from balkit.student.evaluate import asked_of, evaluate
 from balkit.student.generate import generate, prompt_tokens
+from balkit.student.measures import Comparison, Interval, compare, confusion, errors, intervals, macro_f1
 from balkit.student.model import base
 from balkit.student.ranks import is_main, main_first
 from balkit.student.score import score
@@ -19,16 +20,24 @@ from balkit.student.summary import DomainAccuracy, Summary, summarise
 from balkit.student.train import Trained, train
 
 __all__ = [
+    "Comparison",
     "DomainAccuracy",
+    "Interval",
     "Summary",
     "Trained",
+    "asked_of",
     "base",
+    "compare",
+    "confusion",
     "counter",
     "digest",
+    "errors",
     "evaluate",
     "evaluate_settings",
     "generate",
+    "intervals",
     "is_main",
+    "macro_f1",
     "main_first",
     "prompt_tokens",
     "score",

@@ -15,6 +15,14 @@ from balkit.student.generate import OnRows, generate
 from balkit.student.settings import evaluate_settings
 
 
+def asked_of(examples: pl.DataFrame, *, section: recipe.Evaluate) -> pl.DataFrame:
+    """Those of the EXAMPLES that an evaluation asks, by example_id."""
+    every = frames.check(examples, frames.EXAMPLES).sort("example_id")
+    if section.limit_per_domain is None:
+        return every
+    return every.group_by("domain", maintain_order=True).head(section.limit_per_domain).sort("example_id")
+
+
 def evaluate(
     checkpoint: Path,
     examples: pl.DataFrame,
@@ -29,9 +37,7 @@ def evaluate(
     An answer that declares nothing (`predicted` null) is wrong. `limit_per_domain` takes the first so many of a
     domain by example_id. Raises `StudentError` for examples without a reference answer.
     """
-    asked = frames.check(examples, frames.EXAMPLES).sort("example_id")
-    if section.limit_per_domain is not None:
-        asked = asked.group_by("domain", maintain_order=True).head(section.limit_per_domain).sort("example_id")
+    asked = asked_of(examples, section=section)
     unknown = asked.filter(pl.col("reference").is_null())
     if unknown.height:
         first = unknown["example_id"][0]

@@ -1,0 +1,84 @@
+"""What `balkit eval` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import typer
+
+from balkit.cli.show import frame_out
+from balkit.steps import Measured
+from balkit.student import Interval, compare, intervals, macro_f1, summarise
+from balkit.student import confusion as confused
+from balkit.student import errors as wrong
+
+
+def told(found: Measured, *, confusion: bool, errors: int) -> dict[str, Any]:
+    """For machines: accuracies as fractions, intervals as [low, high]."""
+    body: dict[str, Any] = dict(summarise(found.found, head=found.head))
+    body["intervals"] = {name: [each.low, each.high] for name, each in _intervals(found).items()}
+    if found.kind in ("label", "choice"):
+        body["macro_f1"] = macro_f1(found.found, found.examples)
+    if found.other is not None:
+        compared = compare(found.other, found.found, head=found.head)
+        body["against"] = {
+            "summary": summarise(found.other, head=found.head),
+            "both_right": compared.both,
+            "only_other": compared.only_first,
+            "only_this": compared.only_second,
+            "neither": compared.neither,
+            "mcnemar_p": compared.p_value,
+            "differences": {name: [d.value, d.low, d.high] for name, d in compared.differences.items()},
+        }
+    if confusion:
+        body["confusion"] = confused(found.found, found.examples).to_dicts()
+    if errors:
+        body["errors"] = wrong(found.found, found.examples, count=errors).to_dicts()
+    return body
+
+
+def shown(found: Measured, *, confusion: bool, errors: int) -> None:
+    """For people."""
+    summary, other = summarise(found.found, head=found.head), found.other
+    before = summarise(other, head=found.head)["per_domain"] if other is not None else {}
+    rows = []
+    for name, domain in summary["per_domain"].items():
+        beside = {"other %": 100 * before[name]["accuracy"]} if name in before else {}
+        part = "head" if name in found.head else "tail"
+        rows.append({"domain": name, "part": part, "rows": domain["rows"], "%": 100 * domain["accuracy"], **beside})
+    frame_out(pl.DataFrame(rows), as_json=False)
+    typer.echo("95 % intervals, rows drawn again within domains:")
+    for name, each in _intervals(found).items():
+        typer.echo(f"  {name:5} {_percent(each)}")
+    if found.kind in ("label", "choice"):
+        typer.echo(f"macro F1 {100 * macro_f1(found.found, found.examples):.1f} %")
+    if other is not None:
+        _compared(other, found)
+    if confusion:
+        typer.echo("What was taken for what (wrong answers only):")
+        table = confused(found.found, found.examples)
+        frame_out(table.filter(pl.col("predicted").ne_missing(pl.col("reference"))).head(30), as_json=False)
+    if errors:
+        for row in wrong(found.found, found.examples, count=errors).iter_rows(named=True):
+            typer.echo(f"\n{row['domain']}, {row['example_id'][:12]}: {row['prompt'][:400]}")
+            typer.echo(f"  wanted {row['reference']!r}, read {row['predicted']!r} in: {row['text'][:400]!r}")
+
+
+def _intervals(found: Measured) -> dict[str, Interval]:
+    return intervals(found.found, head=found.head)
+
+
+def _percent(each: Interval, *, signed: bool = False) -> str:
+    form = "+.1f" if signed else ".1f"
+    return f"{100 * each.value:{form}} % ({100 * each.low:{form}} to {100 * each.high:{form}})"
+
+
+def _compared(other: pl.DataFrame, found: Measured) -> None:
+    compared = compare(other, found.found, head=found.head)
+    typer.echo(
+        f"Against the other, on the same {compared.rows} rows: right here alone {compared.only_second}, there alone "
+        f"{compared.only_first}, McNemar p = {compared.p_value:.2g}"
+    )
+    for name, each in compared.differences.items():
+        typer.echo(f"  {name:5} {_percent(each, signed=True)}")
