@@ -1,4 +1,4 @@
-"""Nearest neighbours: exact, through the index, and the index's file."""
+"""Nearest neighbours: exact, by cells, through the index, and the index's file."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def corners(n: int, *, seed: int) -> Floats:
     return np.random.default_rng(seed).choice(np.array([-0.25, 0.25], np.float32), size=(n, 16))
 
 
+def clustered(n: int, *, seed: int = 0) -> Floats:
+    """Unit vectors around n / 50 centres that depend on `n` alone."""
+    centres, rng = points(max(1, n // 50), d=24), np.random.default_rng(seed)
+    rows = centres[rng.integers(0, len(centres), n)] + 0.1 * rng.normal(size=(n, 24))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
 def by_sorting(queries: Floats, among: Floats, k: int) -> np.ndarray:
     return np.argsort(-(queries @ among.T), axis=1, kind="stable")[:, :k]
 
@@ -43,7 +50,8 @@ def test_exact_neighbours_are_those_of_sorting_all_similarities(n: int, m: int, 
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = points(200)
     whole = neighbours(rows, among=rows, k=7)
-    monkeypatch.setattr(sys.modules["balkit.vectors.neighbours"], "_CELLS_AT_ONCE", 600)
+    for name, value in (("_ROWS", 17), ("_COLUMNS", 31), ("_WAITING", 50)):
+        monkeypatch.setattr(sys.modules["balkit.vectors.best"], name, value)
     blocks = neighbours(rows, among=rows, k=7)
     np.testing.assert_array_equal(whole.indices, blocks.indices)
     np.testing.assert_array_equal(whole.similarities, blocks.similarities)
@@ -90,7 +98,48 @@ def test_most_similar_to_nothing_is_minus_one() -> None:
 def test_exact_search_stands_in_for_a_missing_hnswlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hnswlib", None)
     rows = corners(50, seed=0)
-    np.testing.assert_array_equal(neighbours(rows, among=rows, k=5, exact_below=1).indices, by_sorting(rows, rows, 5))
+    np.testing.assert_array_equal(neighbours(rows, among=rows, k=5, method="graph").indices, by_sorting(rows, rows, 5))
+
+
+class TestCells:
+    """Partition, then exact."""
+
+    @pytest.mark.parametrize("kind", ["clustered", "alike", "equal"])
+    def test_they_find_as_many_of_the_exact_neighbours_as_asked_for(self, kind: str) -> None:
+        rows = {"clustered": clustered(6000), "alike": points(3000, d=8), "equal": np.repeat(points(60), 50, axis=0)}
+        exact = neighbours(rows[kind], among=rows[kind], k=10, method="exact")
+        near = neighbours(rows[kind], among=rows[kind], k=10, method="cells")
+        as_near = near.similarities >= exact.similarities[:, -1:] - 1e-6
+        assert as_near.mean() > 0.97
+        assert (near.method, near.recall == 1.0) in (("cells", True), ("cells", False), ("exact", True))
+        assert abs(near.recall - as_near.mean()) < 0.02
+        assert (np.diff(near.similarities, axis=1) <= 0).all()
+
+    def test_many_queries_are_looked_up_in_cells_and_few_exactly(self) -> None:
+        rows = clustered(6000)
+        assert neighbours(rows, among=rows, k=10).method == "cells"
+        assert neighbours(rows[:20], among=rows, k=10).method == "exact"
+
+    def test_vectors_without_clusters_are_searched_exactly(self) -> None:
+        rows = points(3000, d=64)
+        found = neighbours(rows, among=rows, k=10, method="cells")
+        assert (found.method, found.recall) == ("exact", 1.0)
+
+    def test_what_is_found_does_not_depend_on_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows, queries = clustered(3000), clustered(3000, seed=1)
+        whole = neighbours(queries, among=rows, k=5, method="cells")
+        assert whole.method == "cells"
+        for module, name, value in (("cells", "_ROWS", 100), ("best", "_WAITING", 1000), ("cells", "MOST_ROWS", 700)):
+            monkeypatch.setattr(sys.modules[f"balkit.vectors.{module}"], name, value)
+        blocks = neighbours(queries, among=rows, k=5, method="cells")
+        np.testing.assert_array_equal(whole.indices, blocks.indices)
+        assert whole.recall == blocks.recall
+
+    def test_more_neighbours_than_cells_within_reach_hold_are_still_found(self) -> None:
+        rows = np.concatenate([clustered(3000), -clustered(3, seed=5)])
+        found = neighbours(rows, among=rows, k=40, method="cells")
+        assert (found.indices >= 0).all()
+        assert all(len(set(line)) == 40 for line in found.indices.tolist())
 
 
 class TestIndex:
@@ -102,8 +151,8 @@ class TestIndex:
 
     def test_it_finds_nearly_all_exact_neighbours(self) -> None:
         rows = points(1500, d=32)
-        exact = neighbours(rows, among=rows, k=10)
-        near = neighbours(rows, among=rows, k=10, exact_below=1)
+        exact = neighbours(rows, among=rows, k=10, method="exact")
+        near = neighbours(rows, among=rows, k=10, method="graph")
         shared = [len(set(a) & set(b)) for a, b in zip(exact.indices.tolist(), near.indices.tolist(), strict=True)]
         assert sum(shared) / exact.indices.size > 0.95
         np.testing.assert_array_equal(near.indices[:, 0], np.arange(1500))
@@ -111,26 +160,26 @@ class TestIndex:
 
     def test_k_above_the_number_of_rows_gives_all_of_them(self) -> None:
         rows = points(5)
-        found = neighbours(rows, among=rows, k=50, exact_below=1)
+        found = neighbours(rows, among=rows, k=50, method="graph")
         np.testing.assert_array_equal(np.sort(found.indices, axis=1), np.tile(np.arange(5), (5, 1)))
 
     def test_many_equal_rows_do_not_break_it(self) -> None:
         rows = np.repeat(points(3), 200, axis=0)
-        assert neighbours(rows, among=rows, k=100, exact_below=1).indices.shape == (600, 100)
+        assert neighbours(rows, among=rows, k=100, method="graph").indices.shape == (600, 100)
 
     def test_built_twice_it_is_the_same(self, tmp_path: Path) -> None:
         rows = points(400)
         for folder in ("one", "two"):
-            neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path / folder)
+            neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path / folder)
         first, second = (next((tmp_path / folder).glob("*.hnsw")).read_bytes() for folder in ("one", "two"))
         assert first == second
 
     def test_a_kept_index_is_not_built_again(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         rows = points(400)
-        built = neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+        built = neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         files = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
         with caplog.at_level(logging.WARNING):
-            loaded = neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+            loaded = neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         np.testing.assert_array_equal(built.indices, loaded.indices)
         assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == files
         assert {file.suffix for file in files} == {".hnsw", ".json"}
@@ -139,7 +188,7 @@ class TestIndex:
     def test_other_vectors_have_another_index(self, tmp_path: Path) -> None:
         for seed in (1, 2):
             rows = points(100, seed=seed)
-            found = neighbours(rows, among=rows, k=1, exact_below=1, cache=tmp_path)
+            found = neighbours(rows, among=rows, k=1, method="graph", cache=tmp_path)
             assert found.indices[:, 0].tolist() == list(range(100))
         assert len(list(tmp_path.glob("*.hnsw"))) == 2
 
@@ -148,14 +197,14 @@ class TestIndex:
         self, tmp_path: Path, where: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         rows = points(200)
-        before = neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+        before = neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         file = next(tmp_path.glob("*.hnsw"))
         good = file.read_bytes()
         body = bytearray(good)
         body[where] ^= 0x10
         file.write_bytes(body)
         with caplog.at_level(logging.WARNING):
-            after = neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+            after = neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         np.testing.assert_array_equal(before.indices, after.indices)
         assert "built again" in caplog.text
         assert file.read_bytes() == good
@@ -163,14 +212,14 @@ class TestIndex:
     @pytest.mark.parametrize("header", ["", "[]", "{", '{"dim": 3}'])
     def test_a_damaged_header_is_noticed(self, tmp_path: Path, header: str) -> None:
         rows = points(200)
-        before = neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+        before = neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         next(tmp_path.glob("*.json")).write_text(header)
-        after = neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+        after = neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         np.testing.assert_array_equal(before.indices, after.indices)
 
     def test_a_lost_index_file_is_built_again(self, tmp_path: Path) -> None:
         rows = points(200)
-        neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+        neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         next(tmp_path.glob("*.hnsw")).unlink()
-        neighbours(rows, among=rows, k=5, exact_below=1, cache=tmp_path)
+        neighbours(rows, among=rows, k=5, method="graph", cache=tmp_path)
         assert next(tmp_path.glob("*.hnsw")).stat().st_size > 0

@@ -1,26 +1,24 @@
-"""Nearest neighbours by cosine similarity: exact in blocks, or through an hnswlib index on disk."""
+"""Nearest neighbours by cosine similarity: exact in blocks, by cells, or through an hnswlib index on disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from balkit.errors import VectorError
-from balkit.vectors import graph
-from balkit.vectors.encoders import Floats
+from balkit.vectors import cells, graph
+from balkit.vectors.best import MOST_COLUMNS, Floats, Indices, exact, measured
 
-Indices = npt.NDArray[np.int64]
+Method = Literal["auto", "exact", "cells", "graph"]
 
-#: Rows under which an exact search is the default. Ten neighbours of every row among all rows, 384 dimensions, two
-#: busy CPU cores (tests/benchmarks/bench_neighbours.py), in seconds: 10,000 rows exact 3, index built 10, loaded 4;
-#: 20,000 rows exact 20, built 44, loaded 8. Exact grows with n * n, building with n * log n: an index that is used
-#: once pays from ~50,000 rows on (extrapolated), a kept one from ~10,000.
-EXACT_BELOW = 50_000
+#: The share of exact neighbours that cells are chosen for. What was found is measured on other queries.
+RECALL = 0.99
 
-_CELLS_AT_ONCE = 1 << 24  # similarities held at one time: 64 MiB
+#: Queries a cell, below which making cells does not pay; see docs/vectors.md.
+_QUERIES_A_CELL = 8
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,14 @@ class Neighbours:
 
     indices       (n, k) int64, rows of `among`
     similarities  (n, k) float32, cosine, rounded to 6 decimals
+    method        how they were looked for: exact, cells or graph
+    recall        the share of the exact neighbours that was found: 1 where exact, else measured on 250 of the queries
     """
 
     indices: Indices
     similarities: Floats
+    method: str = "exact"
+    recall: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,36 +50,41 @@ class Closest:
 
 
 def neighbours(
-    queries: Floats, *, among: Floats, k: int, exact_below: int = EXACT_BELOW, cache: Path | None = None
+    queries: Floats, *, among: Floats, k: int, method: Method = "auto", cache: Path | None = None
 ) -> Neighbours:
     """The k nearest rows of `among` to every query; all of them, in order, where `among` has fewer than k.
 
     queries, among  (n, d) and (m, d) float32, rows L2-normalised
-    exact_below     rows of `among` under which the search is exact; from there on it is hnswlib's (approximate,
-                    repeatable), or still exact where hnswlib is not installed
-    cache           a folder for the index, which is kept by the digest of `among` and always safe to delete
+    method          exact looks at every row; cells at those around the nearest of some centres, as many as recall asks
+                    for; graph is hnswlib's index (exact where that is missing). auto: cells where there are enough
+                    queries to pay for making them, and exact where these would not be quicker
+    cache           graph: a folder for the index, which is kept by the digest of `among`, always safe to delete
 
-    A row of `among` that is also a query finds itself first. Ties go to the lower index. Memory: 64 MiB a block.
-    Raises `VectorError` for vectors that are not finite or not of one dimension.
+    A row of `among` that is also a query finds itself first. Ties go to the lower index. Memory: a copy of `among` and
+    ~100 MB. Raises `VectorError` for vectors that are not finite or not of one dimension.
     """
     _check(queries, among)
     k = min(k, len(among))
     if k < 1 or not len(queries):
-        return Neighbours(
-            np.zeros((len(queries), max(k, 0)), np.int64), np.zeros((len(queries), max(k, 0)), np.float32)
-        )
-    if len(among) >= exact_below:
+        nothing = (len(queries), max(k, 0))
+        return Neighbours(np.zeros(nothing, np.int64), np.zeros(nothing, np.float32))
+    found = None
+    if method == "graph":
         found = graph.search(queries, among=among, k=k, cache=cache)
-        if found is not None:
-            return _ordered(queries, among, found)
-    return _exact(queries, among, k=k)
+    elif method == "cells" or (method == "auto" and len(queries) >= _QUERIES_A_CELL * cells.number_of(len(among))):
+        method = "cells"
+        found = cells.search(queries, among, k=k, recall=RECALL) if len(among) <= MOST_COLUMNS else None
+    if found is None:
+        return Neighbours(*_exact(queries, among, k=k))
+    indices, similarities = measured(queries, among, found)
+    return Neighbours(indices, similarities, method, _recall(queries, among, similarities))
 
 
 def most_similar(queries: Floats, *, among: Floats) -> Closest:
     """The nearest row of `among` for every query, by exact search."""
     if not len(among):
         return Closest(np.full(len(queries), -1, np.int64), np.full(len(queries), -1.0, np.float32))
-    found = neighbours(queries, among=among, k=1, exact_below=len(among) + 1)
+    found = neighbours(queries, among=among, k=1, method="exact")
     return Closest(found.indices[:, 0], found.similarities[:, 0])
 
 
@@ -94,45 +101,12 @@ def _check(queries: Floats, among: Floats) -> None:
         )
 
 
-def _exact(queries: Floats, among: Floats, *, k: int) -> Neighbours:
-    indices = np.empty((len(queries), k), np.int64)
-    similarities = np.empty((len(queries), k), np.float32)
-    step = max(1, _CELLS_AT_ONCE // len(among))
-    for start in range(0, len(queries), step):
-        block = _rounded(queries[start : start + step] @ among.T)
-        best = _top(block, k)
-        indices[start : start + step] = best
-        similarities[start : start + step] = np.take_along_axis(block, best, axis=1)
-    return Neighbours(indices, similarities)
+def _exact(queries: Floats, among: Floats, *, k: int) -> tuple[Indices, Floats]:
+    return measured(queries, among, exact(queries, among, k=k))
 
 
-def _ordered(queries: Floats, among: Floats, found: Indices) -> Neighbours:
-    """The index's neighbours with similarities from the vectors themselves, in the order of an exact search."""
-    similarities = np.empty(found.shape, np.float32)
-    step = max(1, _CELLS_AT_ONCE // (found.shape[1] * among.shape[1]))
-    for start in range(0, len(found), step):
-        part = slice(start, start + step)
-        similarities[part] = _rounded(np.einsum("nd,nkd->nk", queries[part], among[found[part]]))
-    order = np.lexsort((found, -similarities), axis=1)
-    return Neighbours(np.take_along_axis(found, order, axis=1), np.take_along_axis(similarities, order, axis=1))
-
-
-def _top(block: Floats, k: int) -> Indices:
-    """Columns of the k highest values of each row, highest first, ties by the lower column."""
-    if k == 1:
-        return np.asarray(block.argmax(axis=1)[:, None], dtype=np.int64)
-    least = -np.partition(-block, k - 1, axis=1)[:, k - 1]
-    rows = []
-    for values, low in zip(block, least, strict=True):
-        above = np.flatnonzero(values > low)
-        level = np.flatnonzero(values == low)[: k - len(above)]
-        chosen = np.concatenate([above, level])
-        rows.append(chosen[np.lexsort((chosen, -values[chosen]))])
-    return np.array(rows, dtype=np.int64)
-
-
-def _rounded(similarities: Floats) -> Floats:
-    """Six decimals: a matrix product gives equal vectors values that differ in the seventh."""
-    np.multiply(similarities, np.float32(1e6), out=similarities)
-    np.rint(similarities, out=similarities)
-    return np.divide(similarities, np.float32(1e6), out=similarities)
+def _recall(queries: Floats, among: Floats, similarities: Floats) -> float:
+    """Of some queries the share of neighbours that are as near as the exact ones."""
+    tried = cells.sample(len(queries), second=len(queries) >= 2 * cells.SAMPLE)
+    _, wanted = _exact(queries[tried], among, k=similarities.shape[1])
+    return float(np.mean(similarities[tried] >= wanted[:, -1:] - np.float32(1e-6)))
