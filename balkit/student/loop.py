@@ -143,7 +143,10 @@ class Loop:
         self.learner, self.rows, self.dev, self.options = learner, rows, dev, options
         self.seed, self.pad, self.ranks, self.memory = seed, pad, ranks, memory
         self.weights = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.weights.values(), lr=options.lr, weight_decay=options.weight_decay)
+        matrices = [weight for weight in self.weights.values() if weight.ndim > 1]
+        others = [weight for weight in self.weights.values() if weight.ndim <= 1]  # norms and biases do not decay
+        groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=options.lr)
         self.plan = plan_batches([row.tokens.length for row in rows], options=options, seed=seed)
         self.course = Course()
         self.best: dict[str, Any] | None = None
