@@ -11,13 +11,15 @@ import sys
 import zipfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from test_export import Frozen, snapshot_rows
 from test_export_loaders import HOSTILE
+from test_pairs import pairs_for
 
 from balkit.errors import ExportError
-from balkit.exports import Options, checks, export
+from balkit.exports import TARGETS, Background, Options, checks, export
 from balkit.exports.rows import prepare
 
 ROWS = Frozen(snapshot_rows(*({"prompt": text, "rationale": text, "domain": text[:20]} for text in HOSTILE * 2)))
@@ -63,13 +65,28 @@ def test_what_a_loader_refuses_is_told_with_its_last_words(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"system": "Be brief.", "rationale": "think"}])
-@pytest.mark.parametrize("name", list(checks.REQUIREMENTS))
+@pytest.mark.parametrize("name", [name for name in checks.REQUIREMENTS if not TARGETS[name].paired])
 def test_the_trainers_own_loader_takes_every_row(name, options, tmp_path):
     # A rationale with a think tag of its own has no place in the form `think`.
     rows = Frozen(ROWS.rows.filter(~ROWS.rows["rationale"].str.contains("think>")))
     chosen = Options(check=True, **options)
     report = export(rows, to=[name], out=tmp_path / "o", validation=VALIDATION, options=chosen)
     assert report.content["targets"][name]["check"]["rows"] == rows.rows.height + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"system": "Be brief.", "rationale": "think"}])
+@pytest.mark.parametrize("name", [name for name in checks.REQUIREMENTS if TARGETS[name].paired])
+def test_the_trainers_own_loader_takes_every_pair(name, options, tmp_path):
+    rows = Frozen(ROWS.rows.filter(~ROWS.rows["rationale"].str.contains("think>")))
+    pairs = pairs_for(pl.concat([rows.rows, VALIDATION]), text="Or so it seems.")
+    chosen = Options(check=True, **options)
+    report = export(
+        rows, to=[name], out=tmp_path / "o", validation=VALIDATION, options=chosen, background=Background(pairs=pairs)
+    )
+    found = report.content["targets"][name]
+    pairs_written = sum(found["pairs"].values())
+    assert found["check"]["rows"] == pairs_written * (2 if name == "trl-kto" else 1) > 2
 
 
 @pytest.mark.slow
@@ -109,7 +126,8 @@ def sources(tmp_path_factory):
 @pytest.fixture(scope="module")
 def every(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("every") / "o"
-    export(ROWS, to=["all"], out=out, validation=VALIDATION)
+    pairs = pairs_for(pl.concat([ROWS.rows, VALIDATION]), text="Or so it seems.")
+    export(ROWS, to=["all"], out=out, validation=VALIDATION, background=Background(pairs=pairs))
     return out
 
 
@@ -133,9 +151,12 @@ def test_llamafactory_knows_every_key_of_its_files(every, sources):
     config = yaml.safe_load((every / "llamafactory/train.yaml").read_text())
     inherited = {"do_train", "output_dir", "eval_strategy"}  # transformers.TrainingArguments
     assert set(config) - inherited <= known
-    info = yaml.safe_load((every / "llamafactory/dataset_info.json").read_text())["balkit_train"]
-    assert set(info) - {"file_name", "columns", "tags"} <= known
-    assert {*info["columns"], *info["tags"]} <= known
+    preferring = yaml.safe_load((every / "llamafactory-dpo/train.yaml").read_text())
+    assert set(preferring) - inherited <= known
+    for name in ("llamafactory", "llamafactory-dpo"):
+        info = yaml.safe_load((every / name / "dataset_info.json").read_text())["balkit_train"]
+        assert set(info) - {"file_name", "columns", "tags"} <= known
+        assert {*info["columns"], *info["tags"]} <= known
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def export(
     drop_refused: Annotated[
         bool, typer.Option("--drop-refused", help="Leave out rows that would train on nothing.")
     ] = False,
+    pairs: Annotated[int, typer.Option(min=1, help="An example gives at most, to DPO and KTO targets.")] = 1,
     data_license: Annotated[str | None, typer.Option("--license", help="Of the data, for the hf card.")] = None,
     keep_formulas: Annotated[bool, typer.Option("--keep-formulas", help="In csv; escaped otherwise.")] = False,
     check: Annotated[
@@ -61,7 +62,7 @@ def export(
 
     Example: balkit export pools/math 3f2a9c1b7d10-s3 --to trl,hf --out exports --tokenizer models/student
     """
-    from balkit.exports import Options, around
+    from balkit.exports import ALL, TARGETS, Options, around
     from balkit.exports import export as write
     from balkit.pool import Pool
     from balkit.steps import validation_rows
@@ -77,19 +78,21 @@ def export(
         drop_long=drop_long,
         drop_refused=drop_refused,
         license=data_license,
+        pairs=pairs,
         keep_formulas=keep_formulas,
         check=check,
         overwrite=overwrite,
     )
     named = [name.strip() for name in to.split(",") if name.strip()]
     dev = validation_rows(opened, at=found.version)
+    asked = any(name == ALL or (name in TARGETS and TARGETS[name].paired) for name in named)
     report = write(
         found,
         to=named,
         out=out,
         validation=dev if dev.height else None,
         options=options,
-        background=around(opened, found),
+        background=around(opened, found, pairs=pairs if asked else None, validation=dev),
     )
     if said := opened.said_of_refused(found.snapshot_id):
         typer.echo(said, err=True)

@@ -3,6 +3,7 @@
 out/
   trl/ hf/ jsonl/       what was asked for
   rows.parquet          every row that was considered: its lineage, its line in the files, or why it was left out
+  pairs.parquet         every pair, where a target learns from preferences: its line, and where both sides come from
   EXPORT_REPORT.json    rows, drops, lengths, limits and settings; written last
 """
 
@@ -18,7 +19,22 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from balkit.errors import ExportError
-from balkit.exports import axolotl, checks, files, hf, hosted, llamafactory, mlx, nemo, plain, trl, unsloth, verl
+from balkit.exports import (
+    axolotl,
+    checks,
+    files,
+    hf,
+    hosted,
+    llamafactory,
+    mlx,
+    nemo,
+    plain,
+    preferences,
+    trl,
+    trl_preferences,
+    unsloth,
+    verl,
+)
 from balkit.exports.background import Background, around
 from balkit.exports.material import Material, Target
 from balkit.exports.report import build
@@ -41,8 +57,11 @@ __all__ = ["TARGETS", "Background", "ExportReport", "Options", "around", "export
 #: Every target by name.
 TARGETS: Mapping[str, Target] = {
     "trl": trl.TARGET,
+    "trl-dpo": trl_preferences.DPO,
+    "trl-kto": trl_preferences.KTO,
     "axolotl": axolotl.TARGET,
     "llamafactory": llamafactory.TARGET,
+    "llamafactory-dpo": llamafactory.DPO,
     "unsloth": unsloth.TARGET,
     "mlx": mlx.TARGET,
     "nemo": nemo.TARGET,
@@ -163,6 +182,9 @@ def _write(
                 checked[name] = checks.check(name, folder / name, material)
         lineage = partial(_lineage, material, considered)
         files.write_parquet(lineage, folder / files.SIDECAR, schema=files.arrow_schema(SIDECAR))
+        if any(target.paired for target in targets.values()):
+            schema = files.arrow_schema(preferences.SIDECAR)
+            files.write_parquet(partial(preferences.lineage, material.pairs), folder / files.PAIRS, schema=schema)
         listing = files.listing(folder)
         content = build(
             material,
@@ -209,5 +231,7 @@ def _sound(options: Options) -> None:
             (value or "").encode()
         except UnicodeEncodeError as error:
             raise ExportError(f"{name}: character {error.start} is a lone surrogate and cannot be written") from error
+    if options.pairs < 1:
+        raise ExportError(f"pairs: {options.pairs} is not a positive number of pairs an example")
     if options.max_length is not None and options.max_length < 1:
         raise ExportError(f"max_length: {options.max_length} is not a positive number of tokens")

@@ -18,15 +18,21 @@ from typing import Any
 
 from balkit import texts
 from balkit.errors import ExportError
-from balkit.exports import loaders
+from balkit.exports import loaders, preferences
 from balkit.exports.material import Material
+from balkit.exports.rows import Message
 
 #: What pip installs for each loader: first a package without its own requirements, then what its reader needs of them.
 _DATASETS = ("datasets==5.2.0",)
+_TRL = ("trl==1.16.0", (*_DATASETS, "transformers==5.23.0", "jinja2"))
+_LLAMAFACTORY = ("llamafactory==0.9.5", _DATASETS)
 REQUIREMENTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "trl": ("trl==1.16.0", (*_DATASETS, "transformers==5.23.0", "jinja2")),
-    "llamafactory": ("llamafactory==0.9.5", _DATASETS),
+    "trl": _TRL,
+    "llamafactory": _LLAMAFACTORY,
     "mlx": ("mlx-lm==0.32.2", ("transformers==5.23.0",)),
+    "trl-dpo": _TRL,
+    "trl-kto": _TRL,
+    "llamafactory-dpo": _LLAMAFACTORY,
     "hf": (None, _DATASETS),
     "together": (None, ("together==3.1.1",)),
 }
@@ -47,7 +53,7 @@ def check(name: str, folder: Path, material: Material, *, python: Path | None = 
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
         raise ExportError(f"{name}: its own loader does not take the export: {' / '.join(said)}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    rows, sha256 = loaders.digest(_turns(material))
+    rows, sha256 = loaders.digest(_turns(material, name=name))
     if (found["rows"], found.pop("sha256")) != (rows, sha256):
         raise ExportError(f"{name}: its own loader sees {found['rows']} rows, and not the {rows} that were written")
     return found
@@ -57,7 +63,7 @@ def environment(name: str) -> Path:
     """The Python of the loader's environment, made with pip where it is not there yet. Raises `ExportError`."""
     package, others = REQUIREMENTS[name]
     key = texts.digest([package, others, sys.version_info[:2]])[:12]
-    home = _cache() / "loaders" / f"{name}-{key}"
+    home = _cache() / "loaders" / f"{name.partition('-')[0]}-{key}"
     python = home / "bin" / "python"
     if not python.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +93,22 @@ def _run(command: Sequence[str], *, name: str) -> None:
         raise ExportError(f"{name}: an environment for its loader cannot be made: {said[0]}; export without --check")
 
 
-def _turns(material: Material) -> Iterator[list[tuple[str, str]]]:
+def _turns(material: Material, *, name: str) -> Iterator[list[tuple[str, str]]]:
+    """The roles and texts that the loader must see; of a pair the rejected message follows the chosen one."""
+    if name == "trl-kto":
+        for pairs in material.pairs.values():
+            for prompt, message, wanted in preferences.judgements(pairs, options=material.options):
+                yield [*_said(prompt), *_said([message]), ("label", str(wanted))]
+        return
+    if name in ("trl-dpo", "llamafactory-dpo"):
+        for pairs in material.pairs.values():
+            for prompt, good, bad in preferences.chats(pairs, options=material.options):
+                yield _said([*prompt, good, bad])
+        return
     for part in material.parts:
         for chat in material.chats(part):
-            yield [(message["role"], message["content"]) for message in chat]
+            yield _said(chat)
+
+
+def _said(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in messages]

@@ -24,6 +24,7 @@ from balkit.exports.rows import EXPORT_ROWS, SLICE
 #: What the report and the sidecar are called. The report marks a folder as an export.
 REPORT = "EXPORT_REPORT.json"
 SIDECAR = "rows.parquet"
+PAIRS = "pairs.parquet"
 
 _LINE_BREAKS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"})
 _ARROW = {pl.String(): pa.string(), pl.Int64(): pa.int64(), pl.Boolean(): pa.bool_()}
@@ -66,7 +67,7 @@ def arrow_schema(columns: Sequence[str], *, message: Sequence[str] = ("role", "c
     """Explicit Arrow types for columns of EXPORT_ROWS, of the sidecar, and `messages`, a list of structs of strings."""
     types, nullable = EXPORT_ROWS.columns, EXPORT_ROWS.nullable | {"call_key", "model", "cost_usd"}
     made = {"messages": pa.list_(pa.struct([(name, pa.string()) for name in message])), "version": pa.int64()}
-    made |= {"cost_usd": pa.float64()} | dict.fromkeys(("teacher", "call_key", "model"), pa.string())
+    made |= {"cost_usd": pa.float64()} | dict.fromkeys(("teacher", "call_key", "model", "rejected_id"), pa.string())
     return pa.schema(
         pa.field(name, made.get(name) or _ARROW[types[name]], nullable=name in nullable) for name in columns
     )

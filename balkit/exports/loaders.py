@@ -63,6 +63,20 @@ def read_trl(folder: Path, cache: str) -> Iterator[Turns]:
         yield turns
 
 
+def read_trl_preferences(folder: Path, cache: str) -> Iterator[Turns]:
+    """`trl dpo` and `trl kto` load the folder with `datasets`; TRL renders the prompt and what follows it apart."""
+    data_utils = importlib.import_module("trl.data_utils")
+    for row in _datasets(folder / "data", cache):
+        if not data_utils.is_conversational(row) or data_utils.maybe_convert_to_chatml(row) != row:
+            raise SystemExit(f"TRL does not take this row for a conversation: {str(row)[:200]}")
+        rendered = data_utils.apply_chat_template(row, Plain())
+        after = [name for name in ("chosen", "rejected", "completion") if name in row]
+        if any(not rendered["prompt"].endswith("[assistant]") or rendered[n] != row[n][0]["content"] for n in after):
+            raise SystemExit(f"TRL renders another answer: {str(rendered)[:200]}")
+        label = [("label", str(row["label"]))] if "label" in row else []
+        yield [*_turns([*row["prompt"], *(row[name][0] for name in after)]), *label]
+
+
 def read_llamafactory(folder: Path, cache: str) -> Iterator[Turns]:
     """LLaMA-Factory's parser of dataset_info.json and its converter, which empties rows that it dislikes."""
     root = _package("llamafactory")
@@ -156,6 +170,9 @@ def _stub(name: str, *, path: Path | None = None, **members: Any) -> None:
 #: target: (the package whose version counts, its code that reads, the reader)
 READERS: dict[str, tuple[str, str, Callable[[Path, str], Iterator[Turns]]]] = {
     "trl": ("trl", "trl.data_utils and datasets.load_dataset", read_trl),
+    "trl-dpo": ("trl", "trl.data_utils and datasets.load_dataset", read_trl_preferences),
+    "trl-kto": ("trl", "trl.data_utils and datasets.load_dataset", read_trl_preferences),
+    "llamafactory-dpo": ("llamafactory", "llamafactory.data.parser and .converter", read_llamafactory),
     "llamafactory": ("llamafactory", "llamafactory.data.parser and .converter", read_llamafactory),
     "mlx": ("mlx-lm", "mlx_lm.tuner.datasets", read_mlx),
     "hf": ("datasets", "datasets.load_dataset and huggingface_hub.DatasetCard", read_hf),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from balkit.exports import preferences
 from balkit.exports.background import Background
 from balkit.exports.rows import Message, Options, RationaleForm, chats
 
@@ -54,26 +56,45 @@ class Material:
         """Rows with the one column `messages`."""
         return ({"messages": chat} for chat in self.chats(part))
 
+    @cached_property
+    def pairs(self) -> dict[str, pl.DataFrame]:
+        """The pairs of each part that has some; see `preferences.paired`."""
+        known, options = self.background.pairs, self.options
+        both = {part: preferences.paired(rows, known, part=part, options=options) for part, rows in self.parts.items()}
+        return {part: pairs for part, pairs in both.items() if pairs.height}
+
+    @property
+    def longest_pair(self) -> int:
+        """As `longest`, of both sides of the pairs."""
+        if self.options.counter.exact:
+            return max(int(pairs["n_tokens"].max()) for pairs in self.pairs.values())  # type: ignore[arg-type]
+        return max(preferences.longest_bytes(pairs) for pairs in self.pairs.values()) + self._around
+
+    @property
+    def _around(self) -> int:
+        return len((self.options.system or "").encode()) + TEMPLATE_ROOM
+
     @property
     def longest(self) -> int:
         """Tokens of the longest row; a bound in UTF-8 bytes when the counter is an estimate."""
         if self.options.counter.exact:
             return max(int(rows["n_tokens"].max()) for rows in self.parts.values())  # type: ignore[arg-type]
-        around = len((self.options.system or "").encode()) + TEMPLATE_ROOM
         texts = pl.sum_horizontal(pl.col("prompt", "rationale", "answer").str.len_bytes())
-        return max(int(rows.select(texts.max()).item()) for rows in self.parts.values()) + around
+        return max(int(rows.select(texts.max()).item()) for rows in self.parts.values()) + self._around
 
-    def length(self, limit: Limit) -> int:
+    def length(self, limit: Limit, *, longest: int | None = None) -> int:
         """Tokens a row for a target's config: what the caller fixed, else room for the longest row and its template.
 
-        Never below the target's own default, unless the student's context is, and never above that context.
+        `longest` is that of the rows if not given. Never below the target's own default, unless the student's context
+        is, and never above that context.
         """
         counter = self.options.counter
         if self.options.max_length is not None:
             return self.options.max_length
-        needed = self.longest + (0 if counter.chats else TEMPLATE_ROOM)
+        longest = self.longest if longest is None else longest
+        needed = longest + (0 if counter.chats else TEMPLATE_ROOM)
         found = max(limit.tokens, -(-needed // _STEP) * _STEP)
-        return found if counter.context is None else min(found, max(counter.context, self.longest))
+        return found if counter.context is None else min(found, max(counter.context, longest))
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,7 @@ class Target:
     """One format. `write` fills a folder and returns the settings written beside the data.
 
     `row` is a JSON Schema of one row of its training files, `files` the pattern of their names; `reader` says whose
-    package it was checked against. `whole`: the trainer takes the loss on every token, not on the answer's alone.
+    package it was checked against. `paired`: its rows are the pairs, not the rows.
     """
 
     write: Callable[[Material, Path], Mapping[str, object]]
@@ -92,7 +113,7 @@ class Target:
     limit: Limit | None = None
     forms: tuple[RationaleForm, ...] = _ALL_FORMS
     least_rows: int = 1
-    whole: bool = False
+    paired: bool = False
 
     def refusal(self, material: Material) -> str | None:
         """Why this target cannot take these rows as the options make them; None when it can."""
@@ -100,6 +121,8 @@ class Target:
             return f"cannot hold rationale={material.options.rationale!r}; it takes {', '.join(self.forms)}"
         if material.train.height < self.least_rows:
             return f"needs at least {self.least_rows} rows, and there are {material.train.height}"
+        if self.paired and "train" not in material.pairs:
+            return preferences.NO_PAIRS
         return None
 
 

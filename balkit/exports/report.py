@@ -34,7 +34,7 @@ def build(
     `left_out` says why targets were not written.
     """
     options = material.options
-    named = ("rationale", "system", "max_length", "drop_long", "drop_refused", "license", "keep_formulas")
+    named = ("rationale", "system", "max_length", "drop_long", "drop_refused", "license", "pairs", "keep_formulas")
     return {
         "snapshot": {"id": material.snapshot_id, "digest": material.digest, "version": material.version},
         "options": {name: getattr(options, name) for name in named},
@@ -70,8 +70,10 @@ def _tokens(material: Material) -> dict[str, Any]:
     return about | {"template": counter.chats is not None} | lengths
 
 
-def _over(material: Material, limit: int) -> int:
-    return sum(int((rows["n_tokens"] > limit).sum()) for rows in material.parts.values())
+def _over(material: Material, target: Target) -> int:
+    limit = 0 if target.limit is None else target.limit.tokens
+    parts = material.pairs if target.paired else material.parts
+    return sum(int((rows["n_tokens"] > limit).sum()) for rows in parts.values())
 
 
 def _target(
@@ -79,9 +81,17 @@ def _target(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"compared_with": target.reader, "settings": dict(settings), "default_limit": None}
     found["check"] = None if checked is None else dict(checked)
+    if target.paired:
+        found["pairs"] = {part: pairs.height for part, pairs in material.pairs.items()}
+        found["rows_without_a_pair"] = {
+            part: rows.join(material.pairs[part], on="row_id", how="anti").height
+            if part in material.pairs
+            else rows.height
+            for part, rows in material.parts.items()
+        }
     if target.limit is not None:
         found["default_limit"] = target.limit.tokens
-        found["rows_over_default_limit"] = _over(material, target.limit.tokens)
+        found["rows_over_default_limit"] = _over(material, target)
         found["setting"], found["fate"] = target.limit.setting, target.limit.fate
     return found
 
@@ -100,11 +110,15 @@ def _warnings(
         shown = ", ".join(marked[:3])
         said.append(f"{len(marked)} rows hold a chat template's control tokens, kept as they stand: {shown}")
     for name, target in targets.items():
-        over = 0 if target.limit is None else _over(material, target.limit.tokens)
+        over = 0 if target.limit is None else _over(material, target)
         if over and target.limit is not None:
             said.append(
                 f"{name}: {over} rows pass its default of {target.limit.tokens} tokens ({target.limit.fate}); use its "
                 f"config here, or set {target.limit.setting}"
             )
+    for name, target in targets.items():
+        if target.paired:
+            some, rows = material.pairs["train"]["row_id"].n_unique(), material.train.height
+            said.append(f"{name}: {some} of {rows} train rows have a pair; the others are not in it")
     said += [f"{name} was not written: it {why}" for name, why in left_out.items()]
     return said

@@ -50,7 +50,7 @@ CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<(?:bos|eos|p
 
 #: Reasons to leave a validation row out that are no defect of it.
 _ALWAYS_LEFT_OUT = ["prompt_in_train", "family_in_train"]
-_LONG = ["over_length", "over_context"]
+LONG = ["over_length", "over_context"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Options:
     and the report says so. max_length: tokens; written into the target's config. A row that is longer, or longer than
     the student's context, or that the target would refuse, fails the export, unless drop_long or drop_refused leave
     such rows out. license: an identifier for the card; balkit states none by itself.
+    pairs: how many an example gives at most, for targets that learn from preferences.
     keep_formulas: do not escape what a spreadsheet would take for a formula. check: have the targets' own
     loaders read the files (see `checks`). overwrite: replace an earlier export (and nothing else) in the same place.
     """
@@ -74,6 +75,7 @@ class Options:
     drop_long: bool = False
     drop_refused: bool = False
     license: str | None = None
+    pairs: int = 1
     keep_formulas: bool = False
     check: bool = False
     overwrite: bool = False
@@ -97,9 +99,9 @@ def prepare(
     if rows["row_id"].is_duplicated().any():
         twice = rows.filter(rows["row_id"].is_duplicated())["row_id"][0]
         raise ExportError(f"the {part} rows hold row_id {twice} more than once; export each row of a snapshot once")
-    found = [_judged(some, options=options, apart=apart or {}) for some in rows.iter_slices(SLICE)]
-    judged = pl.concat(found) if found else EXPORT_ROWS.empty().select(_JUDGED)
-    whole = rows.hstack(judged).with_columns(
+    found = [judged(some, options=options, apart=apart) for some in rows.iter_slices(SLICE)]
+    verdicts = pl.concat(found) if found else EXPORT_ROWS.empty().select(_JUDGED)
+    whole = rows.hstack(verdicts).with_columns(
         part=pl.lit(part), snapshot=pl.lit(snapshot_id), kept=pl.col("reason").is_null()
     )
     counted = whole.with_columns(line=pl.when("kept").then(pl.col("kept").cast(pl.Int64).cum_sum() - 1))
@@ -109,7 +111,7 @@ def prepare(
 def refuse_unfit(considered: pl.DataFrame, *, options: Options) -> None:
     """Raise `ExportError` for rows that would not train as they stand and that nobody asked to leave out."""
     unfit = considered.filter(~pl.col("kept") & ~pl.col("reason").is_in(_ALWAYS_LEFT_OUT))
-    long = pl.col("reason").is_in(_LONG)
+    long = pl.col("reason").is_in(LONG)
     for dropped, some, flag in (
         (options.drop_long, unfit.filter(long), "drop_long"),
         (options.drop_refused, unfit.filter(~long), "drop_refused"),
@@ -217,7 +219,12 @@ def kept_apart(train: pl.DataFrame, validation: pl.DataFrame, *, family: Mapping
 _JUDGED = ["reason", "completion_tokens", "n_tokens"]
 
 
-def _judged(some: pl.DataFrame, *, options: Options, apart: Mapping[str, str]) -> pl.DataFrame:
+def judged(some: pl.DataFrame, *, options: Options, apart: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """Of each row why it is left out (null: it is not), and its lengths: reason, completion_tokens, n_tokens.
+
+    `some` has example_id, prompt, rationale, answer; `apart` is as in `prepare`.
+    """
+    apart = apart or {}
     lengths = options.counter.measure(list(chats(some, options=options)))
     asked = some.select("example_id", "prompt", "rationale", "answer").iter_rows()
     reasons = [
