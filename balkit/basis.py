@@ -18,7 +18,8 @@ from balkit.recipe import Recipe
 class Basis:
     """What a recipe sees of a pool's version: `examples` is EXAMPLES of all splits, from the source alone.
 
-    `calls` is CALLS of all runs so far; a plan takes nothing but the lengths of replies from them. `leaking` holds the
+    `calls` is CALLS of all runs so far, `decisions` are DECISIONS on the rows that were written in them; a plan takes
+    nothing but the lengths of replies and the shares of rows that were kept from them. `leaking` holds the
     ids of those outside of eval whose prompt stands in eval; without it they are looked for among the examples.
     `reviewed` is what people said of worked answers.
     """
@@ -28,10 +29,19 @@ class Basis:
     calls: pl.DataFrame = field(default_factory=frames.CALLS.empty, repr=False)
     leaking: pl.Series | None = field(default=None, repr=False)
     reviewed: Reviewed = field(default_factory=Reviewed, repr=False)
+    decisions: pl.DataFrame = field(default_factory=frames.DECISIONS.empty, repr=False)
 
     @classmethod
-    def of(cls, pool: Pool, recipe: Recipe, *, at: int | None = None, calls: pl.DataFrame | None = None) -> Basis:
-        """What a recipe sees of a pool at a version, the newest if not given. Without `calls` there were none.
+    def of(
+        cls,
+        pool: Pool,
+        recipe: Recipe,
+        *,
+        at: int | None = None,
+        calls: pl.DataFrame | None = None,
+        decisions: pl.DataFrame | None = None,
+    ) -> Basis:
+        """What a recipe sees of a pool at a version, the newest if not given. Without `calls`, `decisions`: none.
 
         What leaks is read off the digests that are stored with the prompts, those of written eval rows included: a
         snapshot is refused by the same ones, whatever rule they were made by. Raises `RunError` for a recipe's
@@ -42,7 +52,8 @@ class Basis:
         if recipe.domain_set is not None:
             _refuse_unknown(view, recipe.domain_set)
         examples = view.examples(origin="source", domain_set=recipe.domain_set)
-        return cls(examples, recipe, known, view.leaking(), view.reviewed())
+        told = frames.DECISIONS.empty() if decisions is None else decisions
+        return cls(examples, recipe, known, view.leaking(), view.reviewed(), told)
 
     @cached_property
     def evaluation(self) -> pl.DataFrame:

@@ -1,11 +1,12 @@
 """What a recipe would do on a pool: quotas, deficits, calls, tokens and money, before anything is spent.
 
 Low: nothing is rejected, and replies are as short as the shortest seen, or an eighth of the guess. Expected: no
-worked answer is rejected, of the written examples as many as is usual (`synthesize.expected_calls`), and replies are as
-long as those that are here already, or a guess from max_tokens. High: every try and every vote that the recipe allows,
-and every reply as long as allowed. Of examples without a reference, where a vote decides, each stage takes the domain's
-share. A row that is rejected for good is replaced by another on top of that: only caps bound a run. What was paid for
-earlier and is served again is not subtracted.
+worked answer is rejected, of the written examples as many as of those that the pool has already (by domain, shrunk to
+all domains: `synthesize.Yield`), or as is usual, and replies are as long as those that are here already, or a guess
+from max_tokens. High: every try and every vote that the recipe allows, and every reply as long as allowed. Of examples
+without a reference, where a vote decides, each stage takes the domain's share. A row that is rejected for good is
+replaced by another on top of that: only caps bound a run. What was paid for earlier and is served again is not
+subtracted.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def plan(pool: Pool, recipe: Recipe) -> Plan:
     With the policy `feedback`, quotas of later stages are those to expect before any student was measured. Raises
     `BudgetError` for a budget below one row a domain or an empty pool, and `RunError` for feedback without a dev split.
     """
-    return plan_of(Basis.of(pool, recipe, calls=calls_of(pool)))
+    return plan_of(Basis.of(pool, recipe, calls=calls_of(pool), decisions=pool.decisions()))
 
 
 def plan_of(basis: Basis) -> Plan:
@@ -213,7 +214,8 @@ class _Planner:
     def asked(self, row: Mapping[str, Any]) -> dict[str, tuple[_Size, _Size, _Size]]:
         """Calls and tokens by purpose: low, expected, high. A purpose that is not asked for anything is left out."""
         section, rationale, domain = self.recipe.synthesis, self.recipe.rationale, row["domain"]
-        writing = synthesize.expected_calls(self.examples(row["make"]), section=section)
+        kept = self.yields.get(domain, synthesize.Yield()).kept_fraction(self.every)
+        writing = synthesize.expected_calls(self.examples(row["make"]), section=section, kept_fraction=kept)
         made, most = self.examples(row["make"]), writing.high * section.per_call  # written, expected and at most
         more = max(0, rationale.per_example - min(section.votes, rationale.per_example))  # beside the votes
         polled, asked = self.polled(row)
@@ -233,6 +235,15 @@ class _Planner:
                     _Size(n, n * r, n * w) for n, (r, w) in zip((low, expected, high), sizes, strict=True)
                 )
         return found  # type: ignore[return-value]
+
+    @cached_property
+    def yields(self) -> dict[str, synthesize.Yield]:
+        """What was written in the pool so far and passed, by domain."""
+        return synthesize.by_domain(synthesize.yields(self.basis.decisions, self.basis.calls))
+
+    @cached_property
+    def every(self) -> synthesize.Yield:
+        return synthesize.Yield.sum(self.yields.values())
 
     def examples(self, rows: int) -> int:
         """Examples that bring so many rows."""
@@ -390,6 +401,13 @@ class _Planner:
         if seen:
             learned = ", ".join(f"{replies:,} {purpose}" for purpose, replies in seen.items())
             yield f"tokens a call are as in the replies that are here already: {learned}"
+        if self.every.written and "synthesis" in asked:
+            least = min(self.yields, key=lambda name: (self.yields[name].kept_fraction(self.every), name))
+            worst, share = self.yields[least], 100 * self.every.kept / self.every.written
+            yield (
+                f"of {self.every.written:,} rows written here so far {self.every.kept:,} passed ({share:.0f} %), the "
+                f"least in {least} ({worst.kept} of {worst.written}): calls are expected by that"
+            )
         if guessed := [purpose for purpose in asked if purpose not in seen]:
             yield f"lengths of replies are guessed from max_tokens, for no model has answered yet: {', '.join(guessed)}"
 

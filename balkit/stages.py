@@ -57,7 +57,8 @@ class StageResult:
 class RunResult:
     """A finished run. `head` are the domains whose whole quota their real examples could meet.
 
-    `measures` are MEASURES of every stage and domain: what the rows stand for.
+    `measures` are MEASURES of every stage and domain: what the rows stand for. `yields` say what became of written
+    rows, one row a domain (`synthesize.yields`).
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class RunResult:
     head: frozenset[str]
     spent: Spent
     measures: pl.DataFrame = field(default_factory=frames.MEASURES.empty, repr=False)
+    yields: pl.DataFrame = field(default_factory=synthesize.no_yields, repr=False)
     refused: str = ""  # the commonest reasons for which rows were refused, where the last snapshot is short
 
     @property
@@ -183,6 +185,7 @@ class _Run:
                 self.basis.head,
                 ledger.spent(self.run_id),
                 frames.MEASURES.of(measures_of(self.pool.path, run_id=self.run_id)),
+                synthesize.yields(self.own(self.recipe.stages + 1), self.calls(self.recipe.stages + 1)),
                 self.said_of_refusals() if results[-1].rows < self.recipe.budget_rows else "",
             )
             write(self.folder / "report.json", json.dumps(report_of(done), indent=1))
@@ -192,7 +195,9 @@ class _Run:
     @cached_property
     def basis(self) -> Basis:
         """The base version, read once."""
-        return Basis.of(self.pool, self.recipe, at=self.record.base_version, calls=calls_of(self.pool))
+        base = self.record.base_version
+        before = self.pool.at(base).decisions()
+        return Basis.of(self.pool, self.recipe, at=base, calls=calls_of(self.pool), decisions=before)
 
     @cached_property
     def planned(self) -> Plan:
@@ -521,6 +526,7 @@ def report_of(result: RunResult) -> dict[str, Any]:
         "tokens": result.spent.tokens,
         "cost_usd": result.spent.cost_microusd / 1e6,
         "measures": result.measures.to_dicts(),
+        "yields": result.yields.to_dicts(),
         "stages": [
             {
                 "stage": done.stage,

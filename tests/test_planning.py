@@ -226,3 +226,29 @@ def test_lengths_are_learned_from_the_replies_that_are_here(tmp_path: Path) -> N
     assert any("30 rationale" in note for note in after.notes)
     other = PAID["teacher"] | {"model": "rule-2"}
     assert any("guessed" in note for note in planned(pool, **(changes | {"teacher": other})).notes)
+
+
+class Wasteful(Rule):
+    """Three of four written examples are empty."""
+
+    def __call__(self, request: Request) -> str:
+        said = super().__call__(request)
+        if request.purpose != "synthesis" or int(request.key[:4], 16) % 4 == 0:
+            return said
+        return '{"examples": [{"prompt": "", "answer": "x"}, {"prompt": "", "answer": "x"}]}'
+
+
+def test_a_plan_expects_as_many_calls_as_the_rows_kept_so_far_ask_for(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", sizes=FEW)
+    before = planned(pool)
+    result = run(pool, make_recipe(**NO_STUDENT), teacher=Scripted(Wasteful()), train=False)
+    after, writing = planned(pool), pl.col("purpose") == "synthesis"
+    calls = [made.costs.filter(writing)["calls"].sum() for made in (before, after)]
+    assert calls[0] < calls[1] <= after.costs.filter(writing)["calls_high"].sum()
+    yielded = result.yields
+    assert yielded["written"].sum() == (yielded["kept"] + yielded["waiting"] + yielded["refused"]).sum()
+    written = pool.snapshot(result.snapshot_id).rows.filter(pl.col("origin") == "synthetic")
+    assert yielded["kept"].sum() == written.height
+    said = next(note for note in after.notes if "rows written here so far" in note)
+    assert f"of {yielded['written'].sum()} rows" in said
+    assert not any("rows written here so far" in note for note in before.notes)

@@ -52,7 +52,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 def test_the_reasons_of_the_page_are_those_of_the_cascade_in_their_order() -> None:
-    cells = re.findall(r"^\| (`[^|]+`) \|", PAGE.split("## What was refused")[0], flags=re.MULTILINE)
+    cells = re.findall(r"^\| (`[^|]+`) \|", PAGE.split("## The cascade")[1].split("\n## ")[0], flags=re.MULTILINE)
     named = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert named == [*CASCADE, "vote_disagrees"]
 

@@ -91,6 +91,12 @@ def run(
     from balkit.measuring import overall
 
     frame_out(measured(overall(result.measures)), as_json=False, title="\nwhat the rows stand for, over all domains")
+    if result.yields.height:
+        from polars import col
+
+        passed = (100 * col("kept_fraction")).round(0).alias("passed %")
+        shown = result.yields.with_columns(passed).drop("kept_fraction")
+        frame_out(shown, as_json=False, title="\nwhat became of written rows (docs/synthesis.md)")
     typer.echo(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
     typer.echo(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
 

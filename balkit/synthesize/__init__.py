@@ -5,7 +5,16 @@ run asks for the same keys and results do not depend on the order in which repli
 """
 
 from balkit.synthesize.asking import Ask, Channel, Line, rationales
-from balkit.synthesize.effort import Calls, Yield, by_domain, examples_for, expected_calls, sub_budget, yields
+from balkit.synthesize.effort import (
+    Calls,
+    Yield,
+    by_domain,
+    examples_for,
+    expected_calls,
+    no_yields,
+    sub_budget,
+    yields,
+)
 from balkit.synthesize.writing import Sources, Written, write_examples
 
 __all__ = [
@@ -19,6 +28,7 @@ __all__ = [
     "by_domain",
     "examples_for",
     "expected_calls",
+    "no_yields",
     "rationales",
     "sub_budget",
     "write_examples",

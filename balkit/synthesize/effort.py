@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from balkit import frames
 from balkit.recipe import Synthesis
 
 #: Share of written examples that pass all checks, assumed before a pool has its own: the release of BalDistill kept
@@ -94,6 +95,11 @@ def yields(decisions: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
     passed = (pl.col("kept") + pl.col("waiting")) / pl.col("written")
     counted = counted.with_columns(kept_fraction=pl.when(pl.col("written") > 0).then(passed))
     return counted.select("domain", "calls", "paid", "written", "kept", "waiting", "refused", "kept_fraction")
+
+
+def no_yields() -> pl.DataFrame:
+    """`yields` of nothing."""
+    return yields(frames.DECISIONS.empty(), frames.CALLS.empty())
 
 
 def by_domain(yielded: pl.DataFrame) -> dict[str, Yield]:
