@@ -162,6 +162,40 @@ def test_an_answer_that_nobody_else_finds_is_refused_with_what_they_said() -> No
     ]
 
 
+def test_an_answer_that_its_own_rationale_contradicts_is_refused_before_any_vote() -> None:
+    story = "A ship with ore ran aground off the coast of Java on Sunday"
+    entry = {"prompt": story, "rationale": "Ore, so a metal.\nAnswer: gold", "answer": "tin"}
+    asked: list[str] = []
+
+    def rule(request: Request) -> str:
+        asked.append(request.purpose)
+        return json.dumps({"examples": [entry]})
+
+    real = frames.EXAMPLES.of([example(text, "tin", "tin") for text in REAL])
+    done = write(Teacher(rule), {"tin": 1}, demonstrations=real, per_call=1, calls_per_row=1.0, rationale=True)
+    reason, detail = refusal(done)
+    assert (reason, detail["other"]) == ("answer_contradicts_rationale", entry["rationale"])
+    assert detail["note"] == "declared: gold"
+    assert asked == ["synthesis"]
+
+
+def test_without_votes_a_hinted_answer_that_differs_contradicts_the_written_one() -> None:
+    story = "A ship with ore ran aground off the coast of Java on Sunday"
+    reason, detail = refusal(written_by(examples(story), vote="Hm.\nAnswer: gold", votes=0))
+    assert reason == "answer_contradicts_rationale"
+    assert detail["votes"][0]["text"] == "Hm.\nAnswer: gold"
+
+
+def test_a_fenced_reply_with_one_good_and_many_bad_rows_keeps_the_good_one() -> None:
+    good = "A ship with ore ran aground off the coast of Java on Sunday"
+    bad = [REAL[1], HELD_OUT, "I cannot provide examples of that kind, since they might be misused.", "It shut.", good]
+    reply = f"Sure, here they are:\n```json\n{examples(good, *bad)}\n```"
+    done = written_by(reply, per_call=6)
+    assert done.decisions.filter("kept").height == 1
+    reasons = done.decisions.filter(pl.col("step") == "verify")["reason"]
+    assert sorted(reasons) == ["exact_duplicate", "exact_duplicate", "refusal", "stands_in_eval", "too_short"]
+
+
 def test_below_five_examples_those_of_all_domains_say_what_is_usual() -> None:
     rows = [example(text, "x", "many") for text in REAL] + [example("Tin?", "x", "few")]
     found = usual(frames.EXAMPLES.of(rows), domains=["few", "many", "none"], section=Synthesis())
