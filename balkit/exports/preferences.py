@@ -34,7 +34,8 @@ def paired(rows: pl.DataFrame, pairs: pl.DataFrame, *, part: str, options: Optio
     first = rows.filter(pl.col("copy") == 0).select(
         "line", "row_id", "example_id", "domain", "rationale_id", "prompt", "rationale", "answer", "n_tokens"
     )
-    named = pairs.select(
+    split = "train" if part == "train" else "dev"
+    named = pairs.filter(pl.col("split") == split).select(
         "example_id",
         "rank",
         "rejected_id",
