@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from balkit import answers as answers_
-from balkit.auditing.material import Material
+from balkit.auditing.form import is_prose
+from balkit.auditing.material import TIMEOUT_S, Material
 from balkit.auditing.rows import Finding, quoted
 from balkit.texts import normalised
 
 _NUMBERS = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
+_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 _SHOWN = 8  # labels that a detail names
 _LONGEST = 5  # words of a free answer that is compared with a declared one
 _FORMAL_LINE = re.compile(
@@ -100,7 +102,9 @@ def contradictions(material: Material) -> Iterator[Finding]:
             found = _declared(text, answer, material, index)
             if found is not None and found[0] != found[1]:
                 pairs.append((index, *found, text))
-    same = answers_.same([(stored, declared) for _, stored, declared, _ in pairs], kind=material.kind)
+    same = answers_.same(
+        [(stored, declared) for _, stored, declared, _ in pairs], kind=material.kind, timeout_s=TIMEOUT_S
+    )
     for (index, stored, declared, text), equal in zip(pairs, same, strict=True):
         if not equal and not _said_last(text, stored, declared, material):
             yield Finding(
@@ -112,6 +116,8 @@ def _declared(text: str, answer: str, material: Material, index: int) -> tuple[s
     """The stored and the declared answer in forms that can be compared, or None where there is nothing to compare."""
     kind = material.kind
     if kind == "choice":
+        if not material.rows.prompts[index].strip():
+            return None
         return _declared_choice(text, answer, material.options[index])
     if kind == "label":
         if answer not in material.labels:
@@ -120,23 +126,32 @@ def _declared(text: str, answer: str, material: Material, index: int) -> tuple[s
         return None if declared is None else (answer, declared)
     if kind == "text":
         return _declared_text(text, answer)
+    if kind == "math" and is_prose(answer):
+        return None
     declared = answers_.parse(text, kind=kind)
     stored = answers_.parse(f"Answer: {answer}", kind=kind) if kind == "number" else answer
     return None if declared is None or stored is None else (stored, declared)
 
 
 def _declared_choice(text: str, answer: str, options: dict[str, str]) -> tuple[str, str] | None:
-    letters = tuple(options)
     stored = chosen(answer, options) if options else answers_.parse(f"Answer: {answer}", kind="choice")
     if stored is None:
         letter = answers_.parse(f"Answer: {answer}", kind="choice")
         stored = letter or answer
-    declared = answers_.parse(text, kind="choice", choices=letters)
-    named = [said for said in options.values() if len(said) > 1]
-    if declared is None and len(named) == len(options) > 1:
-        said = answers_.parse(text, kind="choice", choices=named)
-        declared = None if said is None else next(letter for letter, one in options.items() if one == said)
+    declared = _last_choice(text, options)
     return None if declared is None else (stored, declared)
+
+
+def _last_choice(text: str, options: dict[str, str]) -> str | None:
+    """The letter that the last sentence which declares a choice declares, by its letter or by its text."""
+    letters, said = tuple(options), list(options.values())
+    by_text = {one: letter for letter, one in options.items()} if all(len(one) > 1 for one in said) else {}
+    for sentence in reversed(_SENTENCES.split(text.strip())):
+        letter = answers_.parse(sentence, kind="choice", choices=letters)
+        named = answers_.parse(sentence, kind="choice", choices=said) if by_text and letter is None else None
+        if letter or named:
+            return letter or by_text[named or ""]
+    return answers_.parse(text, kind="choice", choices=letters)
 
 
 def _declared_text(text: str, answer: str) -> tuple[str, str] | None:
@@ -163,5 +178,5 @@ def _said_last(text: str, stored: str, declared: str, material: Material) -> boo
 
 
 def _last_sentence(text: str) -> str:
-    parts: Sequence[str] = re.split(r"(?<=[.!?])\s+|\n+", text.strip())
+    parts: Sequence[str] = _SENTENCES.split(text.strip())
     return parts[-1] if parts else ""

@@ -37,6 +37,7 @@ _BREAKS_OFF = re.compile(
     r"(?:[,(\[{=+*/<>&\\-]|(?<![\w'’])(?:the|a|an|of|to|and|or|but|is|are|was|were|with|by|in|on|at|for|from|that|"
     r"which|as|so|then|than|because|since|if|when|its|we|have|be|can|will|this|these|therefore|thus|hence))\s*$"
 )
+_CHOOSES = re.compile(r"\b(?:answer|option|choice)\b[*\s]*(?:is|[:=])|\(?[A-Z]\)[.\s]*$", re.IGNORECASE)
 _USUAL_END = 0.8  # of the rationales that end in a full stop or the like, from which another end is odd
 
 
@@ -60,14 +61,18 @@ def unreadable(material: Material) -> Iterator[Finding]:
         if answer is None or not answer.strip():
             continue
         if kind == "math":
-            prose = len(answer.split()) > _PROSE_WORDS and not re.search(r"[\d\\$^=]", answer)
-            bad = prose or not re.search(r"\w|\\", answer)
+            bad = is_prose(answer) or not re.search(r"\w|\\", answer)
         elif kind == "number":
             bad = answers_.parse(f"Answer: {answer}", kind=kind) is None
         else:
             bad = not material.options[index] and answers_.parse(f"Answer: {answer}", kind=kind) is None
         if bad:
             yield Finding(index, "unreadable_answer", f"{quoted(answer)} is no {_CALLED[kind]}")
+
+
+def is_prose(answer: str) -> bool:
+    """Whether an answer that should be an expression is a sentence without any sign or digit."""
+    return len(answer.split()) > _PROSE_WORDS and not re.search(r"[\d\\$^=]", answer)
 
 
 _CALLED = {"number": "number", "math": "mathematical expression", "choice": "choice's letter"}
@@ -108,7 +113,8 @@ def refusal(material: Material) -> Iterator[Finding]:
 def rationales(material: Material) -> Iterator[Finding]:
     """`empty_rationale`, `truncated_rationale`."""
     worked = [text.rstrip() for row in material.worked for text in row if text.strip()]
-    usual = sum(bool(_ENDS_FINE.search(text[-20:])) for text in worked) >= _USUAL_END * max(1, len(worked))
+    fine = sum(bool(_ENDS_FINE.search(text[-20:])) or _declares(_last_line(text), material) for text in worked)
+    usual = fine >= _USUAL_END * max(1, len(worked))
     for index, texts in enumerate(material.worked):
         answer = material.rows.answers[index]
         if material.rows.has_rationales and len(worked) >= _USED * len(material.rows) and not texts:
@@ -125,8 +131,8 @@ def rationales(material: Material) -> Iterator[Finding]:
 
 def _truncated(text: str, material: Material, *, usual: bool) -> str | None:
     """How a worked answer breaks off, or None."""
-    last = text.splitlines()[-1] if text else ""
-    if material.kind != "text" and _declares(last[-300:], material):
+    last = _last_line(text)
+    if _declares(last, material):
         return None
     if text.count("```") % 2:
         return "a block of code is open at the end"
@@ -139,10 +145,16 @@ def _truncated(text: str, material: Material, *, usual: bool) -> str | None:
     return None
 
 
+def _last_line(text: str) -> str:
+    return text.rstrip().splitlines()[-1][-300:] if text.strip() else ""
+
+
 def _declares(line: str, material: Material) -> bool:
+    if material.kind == "text":
+        return False
     sentence = re.split(r"(?<=[.!?])\s+", line)[-1]
     if material.kind == "choice":
-        return answers_.parse(sentence, kind="choice") is not None
+        return bool(_CHOOSES.search(sentence)) and not _BREAKS_OFF.search(sentence)
     return answers_.parse(sentence, kind=material.kind, labels=material.labels) is not None and not _BREAKS_OFF.search(
         sentence
     )

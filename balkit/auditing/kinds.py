@@ -70,7 +70,8 @@ def _stray(label: str, counted: Counter[str]) -> bool:
     if len(label.split()) > _SHORT_WORDS or "\n" in label:
         return True
     usual = [other for other, count in counted.items() if count >= max(_USED, 10 * counted[label])]
-    return (len(usual) > 1 and len(counted) > 2 * len(usual)) or any(_like(label, other) for other in usual)
+    rare = sum(count < _USED for count in counted.values())
+    return (len(usual) > 1 and rare > 2 * len(usual)) or any(_like(label, other) for other in usual)
 
 
 def _like(label: str, other: str) -> bool:

@@ -26,6 +26,9 @@ _NUMBER_WORDS = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = re.compile(r"[-+*/^=<>≤≥√∫]|\\[A-Za-z]+")
+#: CPU seconds for one pair of expressions, beyond which they count as different.
+TIMEOUT_S = 1.0
+
 _LONG_ANSWER = 20  # words of the median answer, from which answers are worked ones
 
 

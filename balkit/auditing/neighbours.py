@@ -18,10 +18,12 @@ Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 _K = 10
-_OTHER, _OWN = 0.8, 0.1  # of the neighbours: at least so many agree on one other label, at most so many on the own
+_OTHER, _OWN = 0.3, 0.3  # of the neighbours: at least so many have the one other label, at most so many the own
+_MARGIN = 0.3  # by which the other label's score is above the own one's; scores of a row's labels are about 0 or 1
+_RIDGE = 1.0  # weight of the penalty, of the mean squared length of a row
 _KNOWN = 6  # rows of a label, below which its neighbours say nothing of it
 
-_SMALL = 20  # rows of a domain, below which its phrases say nothing
+_SMALL = 12  # rows of a domain, below which its phrases say nothing
 _WORN = (4, 0.01)  # a phrase of three words is worn from so many rows of a domain, or so large a part of them
 _COLLAPSED = 0.6  # of a prompt's phrases
 _FEW = (8, 0.03)  # so many such prompts, or so large a part of the domain, are no collapse yet
@@ -31,7 +33,7 @@ _DIVERSE = 0.6  # distinct-3 of what is left without these words, from which the
 
 
 def wrong_labels(material: Material) -> Iterator[Finding]:
-    """`likely_wrong_label`: of rows nearer to another label's centre, those whose neighbours agree on that label.
+    """`likely_wrong_label`: another label is predicted from all other rows, and the nearest of them have it.
 
     Vectors are centred, so that what all prompts share counts for nothing. A label of fewer than 6 rows is not judged.
     """
@@ -46,29 +48,37 @@ def wrong_labels(material: Material) -> Iterator[Finding]:
     vectors = material.vectors[usable]
     vectors = _unit(vectors - vectors.mean(axis=0))
     codes = np.array([names.index(rows.answers[index] or "") for index in usable])
-    suspects = np.flatnonzero(_nearest_centre(vectors, codes, len(names)) != codes)
+    scores = _left_out(vectors, codes, len(names))
+    predicted = scores.argmax(axis=1)
+    every = np.arange(len(codes))
+    suspects = np.flatnonzero(scores[every, predicted] - scores[every, codes] >= _MARGIN)
     if not len(suspects):
         return
     found = neighbours(vectors[suspects], among=vectors, k=_K + 1).indices
     for suspect, near in zip(suspects.tolist(), found, strict=True):
         others = codes[near[near != suspect][:_K]]
-        label, count = Counter(others.tolist()).most_common(1)[0]
-        own = int((others == codes[suspect]).sum())
-        if label != codes[suspect] and count >= _OTHER * len(others) and own <= _OWN * len(others):
+        label = int(predicted[suspect])
+        count, own = int((others == label).sum()), int((others == codes[suspect]).sum())
+        if count >= _OTHER * len(others) and own <= _OWN * len(others):
             said = f"{count} of {len(others)} neighbours are {quoted(names[label])}"
             yield Finding(usable[suspect], "likely_wrong_label", f"stored {quoted(names[codes[suspect]])}; {said}")
 
 
-def _nearest_centre(vectors: Floats, codes: Indices, labels: int) -> Indices:
-    """(n,) the label whose centre, without the row itself, each row is nearest to."""
-    sums = np.zeros((labels, vectors.shape[1]), np.float64)
-    np.add.at(sums, codes, vectors)
-    centres = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    cosines = vectors @ centres.T.astype(np.float32)
-    own = sums[codes] - vectors
-    norm = np.maximum(np.linalg.norm(own, axis=1), 1e-12)
-    cosines[np.arange(len(codes)), codes] = np.einsum("nd,nd->n", own, vectors) / norm
-    found: Indices = cosines.argmax(axis=1)
+def _left_out(vectors: Floats, codes: Indices, labels: int) -> npt.NDArray[np.float64]:
+    """(n, labels) how much each row has of each label, by ridge regression on all other rows.
+
+    A row's own label has no part in it: its residual, divided by 1 - its leverage, is that of the fit without the row
+    (Allen 1974, PRESS). Cost n * d * (d + labels).
+    """
+    rows = vectors.astype(np.float64)
+    gram = rows.T @ rows + _RIDGE * len(rows) / rows.shape[1] * np.eye(rows.shape[1])
+    solved = np.linalg.solve(gram, rows.T).T
+    leverage = np.einsum("nd,nd->n", rows, solved)[:, None]
+    truth = np.zeros((len(rows), labels))
+    truth[np.arange(len(rows)), codes] = 1.0
+    truth -= (shares := truth.mean(axis=0))
+    fitted = rows @ (solved.T @ truth)
+    found: npt.NDArray[np.float64] = (fitted - leverage * truth) / np.maximum(1 - leverage, 1e-9) + shares
     return found
 
 
@@ -84,11 +94,11 @@ def collapsed(material: Material) -> Iterator[Finding]:
     Words with which half of the domain's prompts begin or end are left out where the rest is diverse: an instruction.
     The first prompt of each pattern is kept.
     """
-    domains: dict[str, list[int]] = defaultdict(list)
-    for index, domain in enumerate(material.rows.domains):
+    domains: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, (domain, split) in enumerate(zip(material.rows.domains, material.rows.splits, strict=True)):
         if index not in material.earlier_equal:
-            domains[domain or ""].append(index)
-    for domain, members in sorted(domains.items()):
+            domains[domain or "", split].append(index)
+    for (domain, _), members in sorted(domains.items()):
         if len(members) >= _SMALL:
             yield from _collapsed(material, domain, members)
 

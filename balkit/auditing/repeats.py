@@ -9,7 +9,7 @@ import numpy as np
 
 from balkit import answers as answers_
 from balkit import duplicates
-from balkit.auditing.material import Material
+from balkit.auditing.material import TIMEOUT_S, Material
 from balkit.auditing.rows import HELD_OUT, Finding, Rows, quoted
 
 _GRAM = 13  # words in a row
@@ -20,9 +20,12 @@ _DIRECT = 400  # rows whose cosines are simply multiplied out
 
 def exact(material: Material) -> Iterator[Finding]:
     """`exact_duplicate`: the same prompt after normalising and the same answer, or one without."""
-    for index, other in sorted(material.earlier_equal.items()):
-        mine, theirs = material.rows.answers[index], material.rows.answers[other]
-        if mine is None or theirs is None or _same(mine, theirs, material):
+    pairs = sorted(material.earlier_equal.items())
+    given = [tuple(material.rows.answers[index] for index in pair) for pair in pairs]
+    differ = [(left, right) for left, right in given if left is not None and right is not None and left != right]
+    same = dict(zip(differ, answers_.same(differ, kind=material.kind, timeout_s=TIMEOUT_S), strict=True))
+    for (index, other), answers in zip(pairs, given, strict=True):
+        if same.get(answers, True):  # type: ignore[arg-type]
             yield Finding(index, "exact_duplicate", f"as {_place(material.rows, other)}")
 
 
@@ -31,12 +34,13 @@ def conflicting(material: Material) -> Iterator[Finding]:
     groups: dict[int, list[int]] = defaultdict(list)
     for index, other in material.earlier_equal.items():
         groups[other].append(index)
-    for first, others in sorted(groups.items()):
-        members = [index for index in (first, *sorted(others)) if material.rows.answers[index] is not None]
-        given = [material.rows.answers[index] or "" for index in members]
-        if len(set(given)) < 2:
-            continue
-        (numbers,) = answers_.grouped([given], kind=material.kind)
+    answers = material.rows.answers
+    every = [
+        [index for index in (first, *sorted(others)) if answers[index] is not None] for first, others in groups.items()
+    ]
+    torn = [members for members in every if len({answers[index] for index in members}) > 1]
+    texts = [[answers[index] or "" for index in members] for members in torn]
+    for members, given, numbers in zip(torn, texts, answers_.grouped(texts, kind=material.kind), strict=True):
         counted = Counter(numbers)
         most = max(counted.values())
         winners = [number for number, count in counted.items() if count == most]
@@ -160,10 +164,6 @@ def _comparable(material: Material, *, without: set[int]) -> Iterator[list[int]]
 
 def _long_enough(material: Material, index: int) -> bool:
     return len(material.normalised[index].split()) >= _FEW_WORDS
-
-
-def _same(left: str, right: str, material: Material) -> bool:
-    return left == right or answers_.same([(left, right)], kind=material.kind)[0]
 
 
 def _place(rows: Rows, index: int) -> str:

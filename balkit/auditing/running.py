@@ -30,7 +30,7 @@ MAX_TOKENS = 4096
 #: Similarity of bags of words from which prompts are near duplicates: what written examples are refused by.
 NEAR = 0.9
 #: Cosines from which prompts are semantic duplicates: of the hashing encoder, and of models.
-SEMANTIC_HASHING, SEMANTIC_MODEL = 0.9, 0.9
+SEMANTIC_HASHING, SEMANTIC_MODEL = 0.8, 0.85
 
 Check = Callable[[Material], Iterator[Finding]]
 
