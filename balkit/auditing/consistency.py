@@ -13,6 +13,7 @@ from balkit.texts import normalised
 
 _NUMBERS = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
+_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _SHOWN = 8  # labels that a detail names
 _LONGEST = 5  # words of a free answer that is compared with a declared one
 _FORMAL_LINE = re.compile(
@@ -130,6 +131,12 @@ def _declared(text: str, answer: str, material: Material, index: int) -> tuple[s
         return None
     declared = answers_.parse(text, kind=kind)
     stored = answers_.parse(f"Answer: {answer}", kind=kind) if kind == "number" else answer
+    if (
+        declared is not None
+        and kind == "math"
+        and len(_WORDS.findall(declared)) > len(_WORDS.findall(answer)) + _LONGEST
+    ):
+        return None  # prose about an answer ("check our answer: if n = 7, then ...")
     return None if declared is None or stored is None else (stored, declared)
 
 

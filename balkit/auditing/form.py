@@ -38,6 +38,11 @@ _BREAKS_OFF = re.compile(
     r"which|as|so|then|than|because|since|if|when|its|we|have|be|can|will|this|these|therefore|thus|hence))\s*$"
 )
 _CHOOSES = re.compile(r"\b(?:answer|option|choice)\b[*\s]*(?:is|[:=])|\(?[A-Z]\)[.\s]*$", re.IGNORECASE)
+_ANSWERS = re.compile(
+    r"^[\s*_#>]*(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|label|topic|category|class|option|choice)\b[\s*_]*"
+    r"(?:is\b|:|=)*[\s*_:]*",
+    re.IGNORECASE,
+)
 _USUAL_END = 0.8  # of the rationales that end in a full stop or the like, from which another end is odd
 
 
@@ -120,9 +125,7 @@ def rationales(material: Material) -> Iterator[Finding]:
         if material.rows.has_rationales and len(worked) >= _USED * len(material.rows) and not texts:
             yield Finding(index, "empty_rationale", "no rationale")
         for text in texts:
-            bare = normalised(text).removeprefix("the ").removeprefix("final ")
-            known = normalised(answer or "")
-            said = bare.removeprefix("answer").strip(" :=").removeprefix("is").strip()
+            said, known = normalised(_ANSWERS.sub("", text)), normalised(answer or "")
             if material.rows.has_rationales and (not text.strip() or (known and said == known) or not said):
                 yield Finding(index, "empty_rationale", f"only {quoted(text)}" if text.strip() else "no rationale")
             elif (how := _truncated(text.rstrip(), material, usual=usual)) is not None:
