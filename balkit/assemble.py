@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ import polars as pl
 
 from balkit import balance, frames, selection, synthesize, texts
 from balkit.pool import ANSWERED, training_rows
-from balkit.recipe import Select, Synthesis
+from balkit.recipe import Method, Select, Synthesis
 from balkit.synthesize import examples_for
+from balkit.within import Within
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 
@@ -50,6 +52,7 @@ class Choosing:
     select: Select
     per_example: int
     encode: Encode
+    within: Within | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Tools:
     share: balance.Shares
     channel: synthesize.Channel
     encode: Encode
+    within: Within | None = None
 
     @property
     def per_example(self) -> int:
@@ -72,7 +76,7 @@ class Tools:
     @property
     def choosing(self) -> Choosing:
         """What of this ranks real examples."""
-        return Choosing(self.seed, self.select, self.per_example, self.encode)
+        return Choosing(self.seed, self.select, self.per_example, self.encode, self.within)
 
 
 @dataclass(frozen=True)
@@ -106,28 +110,23 @@ def assemble(quotas: Mapping[str, int], material: Material, *, stage: int, tools
 
 
 def candidates(
-    quotas: Mapping[str, int], unused: pl.DataFrame, *, rows: pl.DataFrame, select: Select, seed: int, encode: Encode
+    quotas: Mapping[str, int], unused: pl.DataFrame, *, rows: pl.DataFrame, stage: int, choosing: Choosing
 ) -> pl.DataFrame:
     """Those of the unused EXAMPLES that are worth a score: in head domains, by coverage, a multiple of the quota.
 
     `quotas` are examples by domain here (`synthesize.examples_for`). A tail domain gives all it has, so none of its
     examples is scored. `rows` are the SNAPSHOT_ROWS so far.
     """
-    parts = [unused.clear()]
+    parts, select = [unused.clear()], choosing.select
     for domain, quota in sorted(quotas.items()):
         here = unused.filter(pl.col("domain") == domain).sort("example_id")
         wanted = here.height if select.candidates == "all" else select.candidates * quota
         if quota >= here.height:
             continue
         if wanted < here.height:
-            chosen = rows.filter(pl.col("domain") == domain)["prompt"].unique(maintain_order=True).to_list()
-            needs_vectors = selection.needs_vectors(select.first)
-            evidence = selection.Evidence(
-                vectors=encode(here["prompt"].to_list()) if needs_vectors else None,
-                chosen=encode(chosen) if needs_vectors and chosen else None,
-                strata=select.strata,
-            )
-            ranked = selection.select(here, quota=wanted, method=select.first, evidence=evidence, seed=seed)
+            taken = rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
+            task = _Ask(select.first, choosing.seed, stage, taken, frames.SCORES.empty())
+            ranked = _ranked(here, quota=wanted, task=task, choosing=choosing)
             here = here.join(ranked.filter("kept"), on="example_id", how="semi", maintain_order="left")
         parts.append(here)
     return pl.concat(parts)
@@ -178,27 +177,51 @@ def rank(
     real, rows, scores are those of `Material`: the candidates, what earlier stages took, and the last student's scores.
     """
     parts = [frames.DECISIONS.empty()]
-    select, encode = choosing.select, choosing.encode
     seed = int(texts.rank_key(choosing.seed, "select", stage)[:16], 16)  # seed + stage would be another seed's stage
-    scored = {row["example_id"]: row for row in scores.iter_rows(named=True)}
-    for (domain,), candidates in real.sort("domain", "example_id").group_by("domain", maintain_order=True):
+    for (domain,), here in real.sort("domain", "example_id").group_by("domain", maintain_order=True):
         quota = examples_for(quotas.get(str(domain), 0), per_example=choosing.per_example)
         # A tail domain gives all it has: nothing is left to choose, and dropping a real row would only buy another.
-        method = select.first if stage == 1 or quota >= candidates.height else select.then
-        chosen = rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
-        needs_vectors = selection.needs_vectors(method)
-        ids = candidates["example_id"].to_list()
-        evidence = selection.Evidence(
-            vectors=encode(candidates["prompt"].to_list()) if needs_vectors else None,
-            chosen=encode(chosen["prompt"].to_list()) if needs_vectors and chosen.height else None,
-            scores=np.array([_value(scored.get(i)) for i in ids]) if selection.needs_scores(method) else None,
-            reasons=[scored[i]["reason"] if i in scored else "not among the candidates" for i in ids],
-            max_ifd=select.max_ifd,
-            quality_weight=select.quality_weight,
-            strata=select.strata,
-        )
-        parts.append(selection.select(candidates, quota=quota, method=method, evidence=evidence, seed=seed))
+        is_first = stage == 1 or quota >= here.height
+        method = choosing.select.first if is_first else choosing.select.then
+        taken = rows.filter(pl.col("domain") == domain).unique("example_id", maintain_order=True)
+        task = _Ask(method, seed, stage, taken, scores)
+        parts.append(_ranked(here, quota=quota, task=task, choosing=choosing))
     return pl.concat(parts)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """How one domain is ranked, what was taken of it before, and the last student's SCORES."""
+
+    method: Method
+    seed: int
+    stage: int
+    taken: pl.DataFrame
+    scores: pl.DataFrame
+
+
+def _ranked(here: pl.DataFrame, *, quota: int, task: _Ask, choosing: Choosing) -> pl.DataFrame:
+    """DECISIONS on the candidates of a domain, cluster by cluster where the recipe shares its quota out."""
+    choose = partial(_selected, task=task, choosing=choosing)
+    if choosing.within is None or quota >= here.height:
+        return choose(here, quota)
+    return choosing.within.ranked(here, taken=task.taken, quota=quota, stage=task.stage, choose=choose)
+
+
+def _selected(candidates: pl.DataFrame, quota: int, *, task: _Ask, choosing: Choosing) -> pl.DataFrame:
+    select, encode, method, taken = choosing.select, choosing.encode, task.method, task.taken
+    ids, needs_vectors = candidates["example_id"].to_list(), selection.needs_vectors(method)
+    scored = {row["example_id"]: row for row in task.scores.iter_rows(named=True)}
+    evidence = selection.Evidence(
+        vectors=encode(candidates["prompt"].to_list()) if needs_vectors else None,
+        chosen=encode(taken["prompt"].to_list()) if needs_vectors and taken.height else None,
+        scores=np.array([_value(scored.get(i)) for i in ids]) if selection.needs_scores(method) else None,
+        reasons=[scored[i]["reason"] if i in scored else "not among the candidates" for i in ids],
+        max_ifd=select.max_ifd,
+        quality_weight=select.quality_weight,
+        strata=select.strata,
+    )
+    return selection.select(candidates, quota=quota, method=method, evidence=evidence, seed=task.seed)
 
 
 def _value(score: Mapping[str, Any] | None) -> float:

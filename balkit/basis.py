@@ -30,6 +30,7 @@ class Basis:
     leaking: pl.Series | None = field(default=None, repr=False)
     reviewed: Reviewed = field(default_factory=Reviewed, repr=False)
     decisions: pl.DataFrame = field(default_factory=frames.DECISIONS.empty, repr=False)
+    clusters: Mapping[str, str] | None = field(default=None, repr=False)  # by example, of the set `balance.within`
 
     @classmethod
     def of(
@@ -45,15 +46,16 @@ class Basis:
 
         What leaks is read off the digests that are stored with the prompts, those of written eval rows included: a
         snapshot is refused by the same ones, whatever rule they were made by. Raises `RunError` for a recipe's
-        `domain_set` that is not there at that version, or that lacks examples.
+        `domain_set` that is not there at that version, or that lacks examples, and for a `balance.within` that is not.
         """
         view = pool.at(pool.version if at is None else at)
         known = frames.CALLS.empty() if calls is None else calls
         if recipe.domain_set is not None:
             _refuse_unknown(view, recipe.domain_set)
         examples = view.examples(origin="source", domain_set=recipe.domain_set)
+        clusters = _clusters(view, recipe.balance.within)
         told = frames.DECISIONS.empty() if decisions is None else decisions
-        return cls(examples, recipe, known, view.leaking(), view.reviewed(), told)
+        return cls(examples, recipe, known, view.leaking(), view.reviewed(), told, clusters)
 
     @cached_property
     def evaluation(self) -> pl.DataFrame:
@@ -178,6 +180,19 @@ class Basis:
             found = verify.leaks(examples["prompt"].to_list(), evaluation=self.evaluation["prompt"].to_list())
             leaks = pl.Series(found, dtype=pl.Boolean)
         return examples.filter(~leaks).sort("example_id")
+
+
+def _clusters(view: View, within: str | None) -> dict[str, str] | None:
+    """The cluster of every source example; what came after the set was made is by its label."""
+    if within is None:
+        return None
+    known = view.domain_sets()["domain_set"].to_list()
+    if within not in known:
+        raise RunError(
+            f"balance.within: {within!r} is not in the pool; there are: {', '.join(known) or 'none'}. "
+            f"`balkit discover POOL --name {within}` makes one"
+        )
+    return dict(view.examples(origin="source", domain_set=within).select("example_id", "domain").iter_rows())
 
 
 def _refuse_unknown(view: View, domain_set: str) -> None:

@@ -19,6 +19,7 @@ from balkit.recipe import Recipe
 from balkit.runs import measures_of, record_of
 from balkit.synthesize import examples_for
 from balkit.vectors import Vectors, make_encoder
+from balkit.within import Within
 
 #: What `gain` is, by method.
 _GAINS = {
@@ -109,14 +110,14 @@ class Choice:
     def planned(cls, pool: Pool, plan: Recipe) -> Choice:
         """What stage 1 of a recipe would take, if every worked answer were accepted. Later stages need a student."""
         basis, encode = Basis.of(pool, plan), Vectors(pool.path / "vectors", make_encoder(plan.vectors)).of
-        quotas = basis.quotas(1)
+        quotas, within = basis.quotas(1), Within.of(basis.clusters, policy=plan.balance, stages=plan.stages)
         decisions = assemble.rank(
             quotas,
             real=basis.real,
             rows=frames.SNAPSHOT_ROWS.empty(),
             scores=frames.SCORES.empty(),
             stage=1,
-            choosing=assemble.Choosing(plan.seed, plan.select, plan.rationale.per_example, encode),
+            choosing=assemble.Choosing(plan.seed, plan.select, plan.rationale.per_example, encode, within),
         ).with_columns(stage=pl.lit(1, dtype=pl.Int64))
         kept = basis.real.join(decisions.filter("kept"), on="example_id", how="semi")
         taken = kept.select(

@@ -19,7 +19,7 @@ import polars as pl
 
 from balkit import balance, frames, measuring, selection, steps, student, synthesize
 from balkit import recipe as recipes
-from balkit.assemble import Encode, Material, StageRows, Tools, assemble, candidates
+from balkit.assemble import Choosing, Encode, Material, StageRows, Tools, assemble, candidates
 from balkit.basis import Basis
 from balkit.errors import RunError
 from balkit.events import Event, Notify
@@ -32,6 +32,7 @@ from balkit.runs import FORECAST, MEASURES, RunRecord, measures_of, runs_of, wri
 from balkit.synthesize import Channel, examples_for
 from balkit.teacher import Ledger, Progress, Spent, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
+from balkit.within import Within
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +204,12 @@ class _Run:
     def planned(self) -> Plan:
         """The plan, with lengths of replies as they were learned until now."""
         return plan_of(self.basis)
+
+    @cached_property
+    def within(self) -> Within | None:
+        """What shares a domain's quota out inside the domain, where the recipe says so."""
+        recipe = self.recipe
+        return Within.of(self.basis.clusters, policy=recipe.balance, stages=recipe.stages)
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -413,6 +420,7 @@ class _Run:
             share=self.basis.share(stage, measured=self.measured),
             channel=self.channel(stage, ledger, teacher),
             encode=self.encoded("data", stage),
+            within=self.within,
         )
 
     def encoded(self, step: str, stage: int) -> Encode:
@@ -433,9 +441,10 @@ class _Run:
             quotas,
             self.unused(stage, rows),
             rows=rows,
-            select=self.recipe.select,
-            seed=self.recipe.seed,
-            encode=self.encoded("score", stage - 1),
+            stage=stage,
+            choosing=Choosing(
+                self.recipe.seed, self.recipe.select, each, self.encoded("score", stage - 1), self.within
+            ),
         )
 
     def unused(self, stage: int, rows: pl.DataFrame) -> pl.DataFrame:

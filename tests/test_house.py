@@ -24,7 +24,7 @@ FLOORS = [
     {"recipe"},
     {"answers", "diversity", "duplicates"},
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
-    {"synthesize", "changes", "discovery", "reconcile", "runs", "basis", "measuring", "auditing", "review"},
+    {"synthesize", "changes", "discovery", "reconcile", "runs", "basis", "within", "measuring", "auditing", "review"},
     {"assemble", "planning"},
     {"steps", "outlook", "explaining"},
     {"stages", "exports", "report"},

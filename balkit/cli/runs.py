@@ -353,7 +353,7 @@ def score(
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
     as_json: bool = Json,
 ) -> None:
-    """Give every real train example its IFD and loss under a checkpoint, and keep them in the pool.
+    """Give every real train example its IFD, loss and entropy under a checkpoint, and keep them in the pool.
 
     Example: balkit score pools/math pools/math/checkpoints/3f2a9c1b7d10-s1-0a1b2c3d --recipe recipe.yaml
     """

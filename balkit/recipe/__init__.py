@@ -110,6 +110,8 @@ class Recipe(Section):
             problems.append("fill: real comes first; what is there is used before anything is written or repeated")
         if self.domain_set is not None and self.answers.kind == "label" and not self.answers.labels:
             problems.append("domain_set: its domains are no labels that an answer could be; list answers.labels")
+        if self.balance.within is not None and self.balance.within == self.domain_set:
+            problems.append("balance.within: these are the domains already (domain_set); name clusters inside them")
         if self.budget_rows < self.stages:
             problems.append(f"budget_rows {self.budget_rows} is smaller than stages {self.stages}")
         if "synthetic" in self.fill and self.synthesis.votes > 1 and self.rationale.temperature == 0:
@@ -140,9 +142,17 @@ class Recipe(Section):
             body["teachers"] = {name: _asked(one) for name, one in self.teachers.named().items()}
         if self.domain_set is None:
             del body["domain_set"]
-        for key in ("beta", "weights", "floor", "shrinkage"):  # came later: without them a digest is what it was
+        for key in (
+            "beta",
+            "weights",
+            "floor",
+            "shrinkage",
+            "within",
+        ):  # came later: without them a digest is what it was
             if body["balance"][key] == Balance.model_fields[key].default:
                 del body["balance"][key]
+        if self.select.quality_weight == Select.model_fields["quality_weight"].default:
+            del body["select"]["quality_weight"]
         for key in _LATER_OF_SYNTHESIS:
             if getattr(self.synthesis, key) == Synthesis.model_fields[key].default:
                 del body["synthesis"][key]

@@ -84,6 +84,11 @@ class Balance(Section):
         default=10, description="policy feedback: dev rows from which on a domain's own count more than those of all"
     )
 
+    within: str | None = Field(
+        default=None,
+        description="a set of `balkit discover` by whose clusters a domain's quota is shared out inside the domain",
+    )
+
     @field_validator("weights", mode="before")
     @classmethod
     def _weights_are_numbers(cls, weights: Any) -> Any:

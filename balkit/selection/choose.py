@@ -86,7 +86,7 @@ def _prepared(evidence: Evidence, *, order: Indices) -> Evidence:
     vectors, chosen, scores, reasons = evidence.vectors, evidence.chosen, evidence.scores, evidence.reasons
     return replace(
         evidence,
-        vectors=None if vectors is None else on_grid(vectors, name="candidates")[order],
+        vectors=None if vectors is None else on_grid(vectors, name="candidates", order=order),
         chosen=None if chosen is None else on_grid(chosen, name="chosen"),
         scores=None if scores is None else np.asarray(scores, dtype=np.float64)[order],
         reasons=None if reasons is None else [reasons[row] for row in order.tolist()],

@@ -18,8 +18,9 @@ STEPS = 32_768  # similarities are whole 32,768ths, in int16
 
 _PART = 8_192  # rows of a part where there are more
 _FEW = 4_096  # rows that the parts hand on at least, all together
-_CELLS = 1 << 27  # similarities between these and the rows that they are judged by: 256 MiB
+_CELLS = 1 << 26  # similarities between these and the rows that they are judged by: 128 MiB
 _CACHED = 1 << 18  # similarities that are worked on at once
+_PAIRED = 256  # rows whose similarities to all later ones are computed at once
 _SUMMED = 1 << 16  # of these, that many may be added up in 32 bits
 
 
@@ -52,7 +53,7 @@ def facility_location(
     covered = in_steps(to_nearest(vectors, among=chosen))
     worth = np.zeros(len(vectors)) if bonus is None else bonus
     if len(vectors) <= rows_at_once:
-        return _greedy(similarities(vectors, vectors), covered, worth=worth, depth=depth)
+        return _greedy(_among(vectors), covered, worth=worth, depth=depth)
     return _in_parts(vectors, covered, worth=worth, depth=depth, part=min(_PART, rows_at_once))
 
 
@@ -69,6 +70,17 @@ def similarities(rows: Floats, columns: Floats) -> Steps:
     return found
 
 
+def _among(vectors: Floats) -> Steps:
+    """The similarities of rows to each other, each pair computed once."""
+    n = len(vectors)
+    found = np.empty((n, n), dtype=np.int16)
+    for block in blocks(n, size=max(1, min(_PAIRED, CELLS_AT_ONCE // max(1, n)))):
+        first, end = block[0], block[-1] + 1
+        found[first:end, first:] = in_steps(vectors[first:end] @ vectors[first:].T)
+        found[end:, first:end] = found[first:end, end:].T
+    return found
+
+
 def _in_parts(vectors: Floats, covered: Steps, *, worth: Doubles, depth: int, part: int) -> Picks:
     """Greedy inside random parts, then greedy among what these picked.
 
@@ -82,8 +94,7 @@ def _in_parts(vectors: Floats, covered: Steps, *, worth: Doubles, depth: int, pa
     handed: list[int] = []
     for rows in np.array_split(np.arange(n), count):
         here = slice(rows[0], rows[-1] + 1)
-        inside = similarities(vectors[here], vectors[here])
-        picks = _greedy(inside, covered[here], worth=worth[here], depth=min(each, len(rows)))
+        picks = _greedy(_among(vectors[here]), covered[here], worth=worth[here], depth=min(each, len(rows)))
         handed += [int(rows[row]) for row in picks.rows]
     among = np.array(sorted(handed), dtype=np.int64)
     seen = min(n, max(part, _CELLS // len(among)))
