@@ -116,7 +116,7 @@ def cheapest(ways: list[Way], rows: np.ndarray, *, patience_s: float) -> tuple[W
     return way, reached
 
 
-def compare(rows: np.ndarray, *, name: str, rounds: int) -> None:
+def compare(rows: np.ndarray, *, name: str, rounds: int, only: str) -> None:
     """Print a table for one set of vectors."""
     said: dict[str, str] = {}
 
@@ -133,6 +133,7 @@ def compare(rows: np.ndarray, *, name: str, rounds: int) -> None:
             del ways["faiss Flat"]
     if usearch is not None:
         ways |= usearch_ways(usearch)
+    ways = {each: choices for each, choices in ways.items() if each == "balkit" or each in (only or each).split(",")}
     chosen = {each: cheapest(choices, rows, patience_s=60) for each, choices in ways.items()}
     wall: dict[str, list[float]] = {each: [] for each in chosen}
     cpu: dict[str, list[float]] = {each: [] for each in chosen}
@@ -165,12 +166,13 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, help="a .npy file of unit vectors, float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", default="2")
+    parser.add_argument("--only", default="", help="peers, apart by commas: faiss Flat, faiss IVF, faiss HNSW, usearch")
     options = parser.parse_args()
     print(f"{_THREADS} threads, load {os.getloadavg()[0]:.1f}, numpy {np.__version__}")
     if options.vectors:
-        compare(np.load(options.vectors), name=options.vectors.name, rounds=options.rounds)
+        compare(np.load(options.vectors), name=options.vectors.name, rounds=options.rounds, only=options.only)
     for n in options.rows:
-        compare(clustered(n), name="clustered", rounds=options.rounds)
+        compare(clustered(n), name="clustered", rounds=options.rounds, only=options.only)
 
 
 if __name__ == "__main__":
