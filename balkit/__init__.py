@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from balkit.recipe import dump as dump_recipe  # noqa: F401
     from balkit.recipe import load as load_recipe  # noqa: F401
     from balkit.report import progress as progress
+    from balkit.results import RunResult as RunResult
     from balkit.selection import Evidence as Evidence
     from balkit.selection import select as select
-    from balkit.stages import RunResult as RunResult
     from balkit.stages import run as run
     from balkit.steps import channel as channel
     from balkit.steps import evaluate as evaluate
@@ -88,7 +88,7 @@ _HOME = {
     "Reply": ("balkit.teacher", "Reply"),
     "Request": ("balkit.teacher", "Request"),
     "run": ("balkit.stages", "run"),
-    "RunResult": ("balkit.stages", "RunResult"),
+    "RunResult": ("balkit.results", "RunResult"),
     "score": ("balkit.steps", "score"),
     "Scripted": ("balkit.teacher", "Scripted"),
     "select": ("balkit.selection", "select"),

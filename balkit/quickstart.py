@@ -20,7 +20,8 @@ from balkit.planning import plan
 from balkit.pool import Pool
 from balkit.recipe import Recipe
 from balkit.report import drawn, table
-from balkit.stages import RunResult, run
+from balkit.results import RunResult
+from balkit.stages import run
 from balkit.steps import validation_rows
 
 #: The arms: name in the report -> shipped recipe.

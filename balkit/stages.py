@@ -28,9 +28,10 @@ from balkit.planning import Plan, plan_of
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
 from balkit.reconcile import calls_of, ledger_of
+from balkit.results import RunResult, StageResult, report_of
 from balkit.runs import FORECAST, MEASURES, RunRecord, measures_of, runs_of, write
 from balkit.synthesize import Channel, examples_for
-from balkit.teacher import Ledger, Progress, Spent, Teacher
+from balkit.teacher import Ledger, Progress, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
 from balkit.within import Within
 
@@ -38,44 +39,6 @@ log = logging.getLogger(__name__)
 
 #: New texts up to which their encoding is not told of.
 _FEW_TEXTS = 1024
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """One finished stage. `summary` holds fractions 0-1, or None without training or an eval split."""
-
-    stage: int
-    snapshot_id: str
-    digest: str
-    rows: int  # of the whole snapshot
-    quotas: dict[str, int]
-    deficits: list[dict[str, Any]]
-    checkpoint: Path | None
-    summary: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run. `head` are the domains whose whole quota their real examples could meet.
-
-    `measures` are MEASURES of every stage and domain: what the rows stand for. `yields` say what became of written
-    rows, one row a domain (`synthesize.yields`).
-    """
-
-    run_id: str
-    name: str
-    base_version: int
-    stages: tuple[StageResult, ...]
-    head: frozenset[str]
-    spent: Spent
-    measures: pl.DataFrame = field(default_factory=frames.MEASURES.empty, repr=False)
-    yields: pl.DataFrame = field(default_factory=synthesize.no_yields, repr=False)
-    refused: str = ""  # the commonest reasons for which rows were refused, where the last snapshot is short
-
-    @property
-    def snapshot_id(self) -> str:
-        """The last, cumulative snapshot."""
-        return self.stages[-1].snapshot_id
 
 
 def run(
@@ -281,7 +244,9 @@ class _Run:
 
     def said_of_refusals(self) -> str:
         """The commonest reasons for which rows were refused."""
-        refused = self.own(self.recipe.stages + 1).filter(~pl.col("kept") & (pl.col("step") != "select"))
+        refused = self.own(self.recipe.stages + 1).filter(
+            ~pl.col("kept") & (pl.col("step") != "select") & (pl.col("reason") != "surplus")
+        )
         common = refused["reason"].value_counts(sort=True).head(3).iter_rows()
         reasons = ", ".join(f"{count} {reason}" for reason, count in common)
         return f"refused: {reasons or 'nothing, there was no more to draw on'}"
@@ -522,30 +487,3 @@ class _Run:
 
     def say(self, stage: int, step: str, text: str = "", **numbers: Any) -> None:
         self.notify(Event(stage, self.recipe.stages, step, text, **numbers))
-
-
-def report_of(result: RunResult) -> dict[str, Any]:
-    """The result for machines: what runs/<run>/report.json holds."""
-    return {
-        "run_id": result.run_id,
-        "name": result.name,
-        "base_version": result.base_version,
-        "head": sorted(result.head),
-        "calls": result.spent.calls,
-        "tokens": result.spent.tokens,
-        "cost_usd": result.spent.cost_microusd / 1e6,
-        "measures": result.measures.to_dicts(),
-        "yields": result.yields.to_dicts(),
-        "stages": [
-            {
-                "stage": done.stage,
-                "snapshot_id": done.snapshot_id,
-                "digest": done.digest,
-                "rows": done.rows,
-                "quotas": done.quotas,
-                "deficits": done.deficits,
-                "summary": done.summary,
-            }
-            for done in result.stages
-        ],
-    }

@@ -28,7 +28,8 @@ from balkit.exports import export
 from balkit.pool import Pool
 from balkit.recipe import Recipe
 from balkit.report import table
-from balkit.stages import RunResult, run
+from balkit.results import RunResult
+from balkit.stages import run
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("BALKIT_REAL_DATA", ROOT / "../shared/data"))

@@ -13,7 +13,8 @@ from balkit.balance import stage_budget
 from balkit.errors import BudgetError, CapReached
 from balkit.planning import Plan, plan
 from balkit.pool import Pool
-from balkit.stages import RunResult, run
+from balkit.results import RunResult
+from balkit.stages import run
 from balkit.teacher import Request, Scripted
 
 NO_STUDENT = {"select": {"first": "random", "then": "random"}}

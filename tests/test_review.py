@@ -24,8 +24,9 @@ from balkit.cli import main
 from balkit.cli.talk import Talk
 from balkit.errors import IngestError, PoolError
 from balkit.pool import Commit, Pool
+from balkit.results import RunResult
 from balkit.review import Case, Verdict, cases, cases_of, judge, read_verdicts, undo, write_cases
-from balkit.stages import RunResult, run
+from balkit.stages import run
 from balkit.steps import annotate, validation_rows
 from balkit.teacher import Request, Scripted
 

@@ -16,7 +16,8 @@ from balkit import recipe as recipes
 from balkit.errors import RecipeError
 from balkit.exports import export
 from balkit.pool import Pool
-from balkit.stages import report_of, run
+from balkit.results import report_of
+from balkit.stages import run
 
 pytest.importorskip("litellm")
 

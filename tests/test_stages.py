@@ -20,7 +20,8 @@ from balkit.errors import BudgetError, CapReached, PoolDamaged, PoolLocked, RunE
 from balkit.events import Event
 from balkit.pool import Commit, Pool
 from balkit.recipe import Recipe
-from balkit.stages import RunResult, run
+from balkit.results import RunResult
+from balkit.stages import run
 from balkit.teacher import Ledger, Reply, Request, Scripted
 
 SETTINGS = "response=student max_new_tokens=8"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from balkit.events import Notify
     from balkit.pool import Pool
-    from balkit.stages import RunResult
+    from balkit.results import RunResult
     from balkit.teacher import Progress
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe file (`balkit recipes list`).", metavar="RECIPE")]
@@ -83,7 +83,7 @@ def run(
         lacking = loaded.budget_rows - result.stages[-1].rows
         typer.echo(f"{lacking} of {loaded.budget_rows} rows could not be had; {result.refused}", err=True)
     if as_json:
-        from balkit.stages import report_of
+        from balkit.results import report_of
 
         json_out(report_of(result))
         return
