@@ -82,6 +82,25 @@ def test_a_choice_is_a_letter_that_stands_alone(text: str, expected: str | None)
     assert answers.parse(text, kind="choice", choices=("A", "B", "C", "D")) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is (B). The answer is not (A).",
+        "The answer is (B). The answer is certainly not (A).",
+        "The answer is (B). The other option is (A), which is wrong.",
+        "The answer is (B). A common wrong answer is (A).",
+        "The answer is (B). An incorrect answer is A.",
+    ],
+)
+def test_a_denial_declares_nothing(text: str) -> None:
+    assert answers.parse(text, kind="choice", choices=("A", "B")) == "B"
+
+
+def test_an_answer_may_be_that_something_is_not_so() -> None:
+    assert answers.parse("Which option is wrong? The wrong option is (C).", kind="choice") == "C"
+    assert answers.parse("Answer: not (A or B)", kind="text") == "not (A or B)"
+
+
 def test_the_choices_of_a_prompt_are_its_letters_in_order() -> None:
     assert answers.offered("What?\n(A) one\n(B) two\n(C) three") == ("A", "B", "C")
     assert answers.offered("What? A. one B. two") == ("A", "B")

@@ -11,14 +11,18 @@ from balkit.recipe import Kind
 #: Bounds for texts that repeat themselves, as a poor student's do: declarations looked at, characters of each.
 _LAST, _LONGEST = 20, 2000
 _FORMAL = re.compile(FORMAL_LINE, re.IGNORECASE | re.MULTILINE)
-#: A declaration inside a line: "the answer is X", "the correct option would be X", "answer: X".
+#: A declaration inside a line: "the answer is X", "the correct option would be X", "answer: X". None of another one:
+#: "the other option is X", "a common wrong answer is X". ("The wrong option is X" may be what was asked for.)
 _INLINE = re.compile(
-    r"\b(?:answer|option|choice|result)\b[ \t*_]*(?:is|are|was|would be|should be|must be|[:=])[ \t]*[:=]?[ \t*_]*"
+    r"\b(?<!\bother\s)(?:answer|option|choice|result)\b(?<!\bwrong\sanswer)(?<!\bincorrect\sanswer)"
+    r"[ \t*_]*(?:is|are|was|would be|should be|must be|[:=])[ \t]*[:=]?[ \t*_]*"
     r"(?:(?:therefore|thus|then|simply|indeed|clearly)\b[ \t,]*)?",
     re.IGNORECASE,
 )
 #: With braces, or around the one character that TeX takes without them.
 _BOXED = re.compile(r"\\f?box(?:ed)?(?:\s*\{|\s+(-?\w))")
+#: "the answer is not X", "... is certainly not X"
+_DENIED = re.compile(r"[\s*_]*(?:[a-z]+ly\s+)?not\b", re.IGNORECASE)
 #: What prose about an answer ("so our answer is correct") lacks.
 _MATHEMATICAL = re.compile(r"[\d$\\]")
 #: No "!" or "?": "5!" is a number.
@@ -51,7 +55,9 @@ def parse(text: str, *, kind: Kind, labels: Sequence[str] = (), choices: Sequenc
     found = _declarations(text, whole=kind == "text")
     if kind == "math":
         found = _without_asides(found)
-    for _, declared in reversed(found):
+    for how, declared in reversed(found):
+        if how == "inline" and kind != "text" and _DENIED.match(declared):
+            continue
         value = _value(declared, kind=kind, choices=choices)
         if value:
             return value

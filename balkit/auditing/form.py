@@ -34,9 +34,12 @@ _REFUSES = re.compile(
 _REFUSED_WITHIN = 250  # characters from the start
 _ENDS_FINE = re.compile(r"(?:[.!?…。！？:;\])}\"'”’»$`*%°]|\\\]|\\\))\s*$")
 _BREAKS_OFF = re.compile(
-    r"(?:[,(\[{=+*/<>&\\-]|(?<![\w'’])(?:the|a|an|of|to|and|or|but|is|are|was|were|with|by|in|on|at|for|from|that|"
-    r"which|as|so|then|than|because|since|if|when|its|we|have|be|can|will|this|these|therefore|thus|hence))\s*$"
+    r"(?:[,(\[{=*<>&\\-]|(?<!\S)[+/]|(?<![\w'’])"
+    r"(?:the|a|an|of|to|and|or|but|is|are|was|were|with|by|in|on|at|for|from|that|which|as|so|then|than|because|since|if|when|its|we|have|be|can|will|this|these|therefore|thus|hence))\s*$"
 )
+#: What may stand behind the last sentence: emphasis that closes, tags, a rule.
+_MARKUP = re.compile(r"(?:\s|(?<=[^\s*_])[*_]+|</?[A-Za-z][\w-]*>|(?<=\n)(?:-{3,}|\*{3,}|_{3,}))+$")
+_MARKED = 200  # characters at the end in which it is looked for
 _CHOOSES = re.compile(r"\b(?:answer|option|choice)\b[*\s]*(?:is|[:=])|\(?[A-Z]\)[.\s]*$", re.IGNORECASE)
 _ANSWERS = re.compile(
     r"^[\s*_#>]*(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|label|topic|category|class|option|choice)\b[\s*_]*"
@@ -117,7 +120,7 @@ def refusal(material: Material) -> Iterator[Finding]:
 
 def rationales(material: Material) -> Iterator[Finding]:
     """`empty_rationale`, `truncated_rationale`."""
-    worked = [text.rstrip() for row in material.worked for text in row if text.strip()]
+    worked = [_without_markup(text) for row in material.worked for text in row if text.strip()]
     fine = sum(bool(_ENDS_FINE.search(text[-20:])) or _declares(_last_line(text), material) for text in worked)
     usual = fine >= _USUAL_END * max(1, len(worked))
     for index, texts in enumerate(material.worked):
@@ -128,8 +131,13 @@ def rationales(material: Material) -> Iterator[Finding]:
             said, known = normalised(_ANSWERS.sub("", text)), normalised(answer or "")
             if material.rows.has_rationales and (not text.strip() or (known and said == known) or not said):
                 yield Finding(index, "empty_rationale", f"only {quoted(text)}" if text.strip() else "no rationale")
-            elif (how := _truncated(text.rstrip(), material, usual=usual)) is not None:
+            elif (how := _truncated(_without_markup(text), material, usual=usual)) is not None:
                 yield Finding(index, "truncated_rationale", f"{how}: {quoted('…' + text.rstrip()[-60:])}")
+
+
+def _without_markup(text: str) -> str:
+    text = text.rstrip()
+    return text[:-_MARKED] + _MARKUP.sub("", text[-_MARKED:])
 
 
 def _truncated(text: str, material: Material, *, usual: bool) -> str | None:

@@ -21,6 +21,7 @@ _K = 10
 _OTHER, _OWN = 0.3, 0.3  # of the neighbours: at least so many have the one other label, at most so many the own
 _MARGIN = 0.3  # by which the other label's score is above the own one's; scores of a row's labels are about 0 or 1
 _RIDGE = 1.0  # weight of the penalty, of the mean squared length of a row
+_TELLING = 0.7  # of the labels that are predicted from the other rows, below which texts do not tell labels
 _KNOWN = 6  # rows of a label, below which its neighbours say nothing of it
 
 _SMALL = 12  # rows of a domain, below which its phrases say nothing
@@ -35,7 +36,8 @@ _DIVERSE = 0.6  # distinct-3 of what is left without these words, from which the
 def wrong_labels(material: Material) -> Iterator[Finding]:
     """`likely_wrong_label`: another label is predicted from all other rows, and the nearest of them have it.
 
-    Vectors are centred, so that what all prompts share counts for nothing. A label of fewer than 6 rows is not judged.
+    Vectors are centred, so that what all prompts share counts for nothing. A label of fewer than 6 rows is not judged;
+    no label is where fewer than 70 % are the predicted ones, since there the texts do not tell the label.
     """
     rows = material.rows
     if material.kind != "label":
@@ -50,6 +52,8 @@ def wrong_labels(material: Material) -> Iterator[Finding]:
     codes = np.array([names.index(rows.answers[index] or "") for index in usable])
     scores = _left_out(vectors, codes, len(names))
     predicted = scores.argmax(axis=1)
+    if (predicted == codes).mean() < _TELLING:
+        return
     every = np.arange(len(codes))
     suspects = np.flatnonzero(scores[every, predicted] - scores[every, codes] >= _MARGIN)
     if not len(suspects):
@@ -96,7 +100,7 @@ def collapsed(material: Material) -> Iterator[Finding]:
     """
     domains: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, (domain, split) in enumerate(zip(material.rows.domains, material.rows.splits, strict=True)):
-        if index not in material.earlier_equal:
+        if index not in material.earlier_equal and material.rows.prompts[index].strip():
             domains[domain or "", split].append(index)
     for (domain, _), members in sorted(domains.items()):
         if len(members) >= _SMALL:
@@ -139,8 +143,9 @@ def _shared_beginning(texts: Sequence[list[str]]) -> list[str]:
     left, shared = list(texts), list[str]()
     while True:
         at = len(shared)
-        word, count = Counter(words[at] for words in left if len(words) > at).most_common(1)[0] if left else ("", 0)
-        if not count or count < _INSTRUCTION * len(texts):
+        most = Counter(words[at] for words in left if len(words) > at).most_common(1)
+        if not most or most[0][1] < _INSTRUCTION * len(texts):
             return shared
+        word = most[0][0]
         left = [words for words in left if len(words) > at and words[at] == word]
         shared.append(word)

@@ -38,7 +38,8 @@ def read_whole(sources: Sequence[Source], *, columns: Sequence[Columns]) -> list
         frames, own = [pl.DataFrame(schema=tabular.cells_of(wanted))], list[str]()
         for piece in found.pieces:
             own = [*piece.problems] if piece.instead else [*own, *piece.problems]
-            frames.append(piece.cells)
+            if not piece.cells.is_empty():  # a piece of problems alone has no columns of its own
+                frames.append(piece.cells)
         problems += own
         cells = pl.concat(frames)
         by_line = found.unit == "line" and not any(mark in found.name.lower() for mark in _SUFFIXES_WITH_A_HEADER)
