@@ -529,3 +529,18 @@ def test_what_was_written_earlier_in_the_run_is_shown() -> None:
 
     write(teacher, {DOMAINS[0]: 1}, written={DOMAINS[0]: ["An earlier story about a zebra"]})
     assert "An earlier story about a zebra" in shown[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [("$x=1$ and $y=2$", "$x=1$ and $y=2$"), (r"$\frac{1}{2}$", r"\frac{1}{2}"), (" $$7$$ ", "7"), ("7", "7")],
+)
+def test_dollars_around_the_whole_answer_alone_are_taken_off(written: str, stored: str) -> None:
+    def rule(request: Request) -> str:
+        if request.purpose != "synthesis":
+            return f"So.\nAnswer: {written}"
+        return json.dumps({"examples": [{"prompt": "What came of the two equations?", "answer": written}]})
+
+    done = write(Teacher(rule), {DOMAINS[0]: 1}, kind="math", per_call=1, calls_per_row=1.0)
+    told = done.decisions.filter(pl.col("step") == "verify")["detail"]
+    assert [*done.examples["reference"], *(json.loads(one)["answer"] for one in told)] == [stored]

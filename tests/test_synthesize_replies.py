@@ -113,6 +113,43 @@ def test_latex_with_single_backslashes_is_read_as_meant(latex: str) -> None:
     assert parsed.mended
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param('{"prompt": "c", "answer": ' + "9" * 5_000 + "}", id="digits"),
+        '{"prompt": "\\ud83d", "answer": "d"}',
+    ],
+)
+def test_numbers_without_end_and_halves_of_characters_are_malformed(entry: str) -> None:
+    parsed = replies.examples(f'{{"examples": [{{"prompt": "a", "answer": "b"}}, {entry}]}}')
+    assert (parsed.examples, parsed.malformed, parsed.fault) == ((("a", "b"),), 1, None)
+
+
+def test_a_rationale_that_cannot_be_stored_is_none() -> None:
+    entry = '{"prompt": "a", "rationale": "\\udc00", "answer": "b"}'
+    parsed = replies.examples(f'{{"examples": [{entry}]}}', rationale=True)
+    assert (parsed.examples, parsed.rationales) == ((("a", "b"),), (None,))
+
+
+@pytest.mark.parametrize("depth", [200, 3_000])
+def test_lists_within_an_example_are_malformed_however_deep(depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    assert replies.examples(f'{{"examples": [{{"prompt": {deep}, "answer": "b"}}]}}').examples == ()
+
+
+@pytest.mark.parametrize("thought", ["see [1]", 'perhaps {"examples": []}', "two\nlines"])
+def test_what_was_thought_before_the_reply_is_passed_over(thought: str) -> None:
+    parsed = replies.examples(f"<think>{thought}</think>\n```json\n{ONE}\n```")
+    assert (parsed.examples, parsed.fault) == ((("What is 1 + 1?", "2"),), None)
+    assert parsed.mended == ("thoughts", "code fence")
+
+
+@pytest.mark.parametrize("prompt", ["Somma:\ne poi?", "Um\nu dois", "Let\ne = 5. What is 2e?"])
+def test_a_line_that_begins_with_a_letter_of_its_own_is_no_latex(prompt: str) -> None:
+    parsed = replies.examples(json.dumps({"examples": [{"prompt": prompt, "answer": "5"}]}))
+    assert (parsed.examples, parsed.mended) == (((prompt, "5"),), ())
+
+
 @given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=20)), max_size=4))
 def test_what_was_written_as_json_is_read_back(pairs: list[tuple[str, str]]) -> None:
     body = json.dumps({"examples": [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]})

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_synthesize import Teacher, honest, new_texts, write
+from test_synthesize import Teacher, example, honest, new_texts, write
 
 from balkit import frames, synthesize
 from balkit import recipe as recipes
@@ -186,3 +186,23 @@ def test_yields_count_every_written_row_once() -> None:
     ]  # fmt: skip
     assert synthesize.by_domain(found) == {"tin": Yield(2, 4, 2)}
     assert synthesize.yields(decisions.clear(), calls.clear()).is_empty()
+
+
+def test_what_runs_read_out_of_the_same_cached_replies_counts_once() -> None:
+    row = {"domain": "tin", "method": "checks", "step": "verify", "kept": False, "reason": "exact_duplicate"}
+    kept = row | {"method": "quota", "step": "synthesis", "kept": True, "reason": "written"}
+    one = [row | {"example_id": name} for name in "aab"] + [kept | {"example_id": name} for name in "cde"]
+    once = frames.DECISIONS.of(one)
+    runs = [once.with_columns(run_id=pl.lit(run)) for run in ("first", "second", "third")]
+    for found in (synthesize.yields(part, frames.CALLS.empty()).to_dicts()[0] for part in (once, pl.concat(runs))):
+        assert (found["refused"], found["kept"], found["kept_fraction"]) == (3, 3, 0.5)
+
+
+@pytest.mark.parametrize(("vote", "good"), [("tin", 0), ("gold", -2)])
+def test_rows_that_waited_were_counted_when_they_were_written(vote: str, good: int) -> None:
+    waiting = frames.EXAMPLES.of(
+        [example(f"A story number {n} that waited", "tin", "tin", origin="synthetic") for n in range(2)]
+    )
+    teacher = Teacher(lambda request: f"Because.\nAnswer: {vote}" if request.purpose == "vote" else "none")
+    done = write(teacher, {"tin": 2}, waiting=waiting, earlier={"tin": Yield(1, 4, 2)}, calls_per_row=1.0)
+    assert (done.tally["tin"].written, done.tally["tin"].kept) == (0, good)

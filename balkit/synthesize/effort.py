@@ -59,7 +59,7 @@ class Yield:
     @property
     def is_barren(self) -> bool:
         """Whether so many calls brought nothing that no more should be paid."""
-        return not self.kept and self.calls >= BARREN_CALLS
+        return self.kept <= 0 and self.calls >= BARREN_CALLS
 
 
 def yields(decisions: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
@@ -67,8 +67,12 @@ def yields(decisions: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
 
     domain, calls (synthesis calls, cached ones included), paid (of them), written (rows), kept, waiting (passed the
     checks, beyond a quota), refused, kept_fraction (0-1, kept and waiting of written; null where nothing was written).
+    With a `run_id`, as a pool's DECISIONS have, what several runs read out of the same cached replies counts once.
     """
     refused = decisions.filter(pl.col("step").is_in(["verify", "vote"]) & ~pl.col("kept"))
+    runs = [name for name in ("run_id",) if name in decisions.columns]
+    refusals = refused.group_by("domain", "example_id", "step", *runs).agg(times=pl.len())
+    refusals = refusals.group_by("domain", "example_id", "step").agg(pl.col("times").max())
     settled = decisions.filter((pl.col("step") == "synthesis") & (pl.col("method") == "quota"))
     voted_out = refused.filter(pl.col("step") == "vote")
     good = (
@@ -85,7 +89,7 @@ def yields(decisions: pl.DataFrame, calls: pl.DataFrame) -> pl.DataFrame:
         .group_by("domain")
         .agg(calls=pl.len(), paid=pl.col("paid").sum())
     )
-    parts = [good, refused.group_by("domain").agg(refused=pl.len()), made]
+    parts = [good, refusals.group_by("domain").agg(refused=pl.col("times").sum()), made]
     domains = pl.concat([part.select("domain") for part in parts]).unique().sort("domain")
     for part in parts:
         domains = domains.join(part, on="domain", how="left", maintain_order="left")

@@ -28,7 +28,7 @@ class Lacking:
     rows_asked: int = 0
     queue: list[Row] = field(default_factory=list)  # checked, not answered yet
     kept: list[Row] = field(default_factory=list)
-    good: int = 0  # rows that passed the checks and were not refused afterwards
+    good: int = 0  # rows asked for here that passed, less those, of earlier ones too, that were refused afterwards
     unreadable: int = 0  # rounds in a row in which no reply could be read
     gave_up: bool = False  # for its replies, each of which says why
     last_key: str = ""
@@ -51,6 +51,10 @@ class Lacking:
         """A row that has passed the checks stands in line to be answered."""
         self.queue.append(row)
         self.uncounted.append(row.example.prompt)
+
+    def passed(self, row: Row) -> None:
+        """A row of this invocation has passed the checks; those of earlier ones are counted in `before`."""
+        self.wait(row)
         self.good += 1
 
     def take(self) -> list[Row]:
@@ -66,7 +70,7 @@ class Lacking:
         """
         lacking, ever = self.missing - len(self.kept), self.ever
         calls = min(math.ceil(lacking / (per_call * ever.kept_fraction(every, expected=1.0))), self.calls_left)
-        return max(0, calls if ever.kept else min(calls, BARREN_CALLS - ever.calls))
+        return max(0, calls if ever.kept > 0 else min(calls, BARREN_CALLS - ever.calls))
 
     def ask(self, *, per_call: int) -> None:
         """Notes a call."""

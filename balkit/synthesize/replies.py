@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 #: What a reply is to be: asked of the provider where it can be, and always checked here.
 SCHEMA = (
@@ -20,6 +20,10 @@ _WITH_RATIONALE = SCHEMA.replace(
 )
 #: Where the next entry of a list begins.
 _NEXT = re.compile(r"\}\s*,\s*(?=\{)")
+#: JSON that breaks off or is none, an integer of more digits than Python takes, and lists within lists without end.
+_UNREADABLE = (ValueError, RecursionError)
+#: What a reasoning model thought before it replied.
+_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)(?:\n```\s*)?$", re.DOTALL)
 #: LaTeX commands that begin like a JSON escape: unescaped, "\frac" would be read as a form feed and "rac".
 _COMMANDS = (
@@ -31,10 +35,9 @@ _COMMANDS = (
     "|underline|underbrace|union|uparrow|upsilon|u(?![0-9a-fA-F]{4})"
 )
 _LATEX = re.compile(rf"(?<!\\)((?:\\\\)*)\\(?=(?:{_COMMANDS})(?![a-z])|[^\"\\/bfnrtu])")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 #: What such commands become when JSON swallows their backslash.
-_SWALLOWED = re.compile(
-    r"[\x08\x0c]|\t(?:ext|imes|an|au|heta|frac|riangle|o\b)|\r(?:ight|ho|angle)|\n(?:eq|abla|u\b|e\b)"
-)
+_SWALLOWED = re.compile(r"[\x08\x0c]|\t(?:ext|imes|an|au|heta|frac|riangle|o\b)|\r(?:ight|ho|angle)|\n(?:eq|abla)")
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,14 @@ def examples(text: str, *, rationale: bool = False) -> Parsed:
     """The examples of a reply.
 
     First as it is: one JSON value that fits its schema. Else a second step mends what can be mended without guessing,
-    and says so: a code fence or prose around the JSON, LaTeX backslashes that JSON would swallow, the bare list,
-    answers that are numbers, keys that nobody asked for, an entry that is no JSON, which is left out, and a reply that
-    breaks off, of which the entries before the break are kept.
+    and says so: thoughts, a code fence or prose around the JSON, LaTeX backslashes that JSON would swallow, the bare
+    list, answers that are numbers, keys that nobody asked for, an entry that is no JSON, which is left out, and a reply
+    that breaks off, of which the entries before the break are kept.
     """
     wanted = json.loads(schema(rationale=rationale))
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except _UNREADABLE:
         return _second_step(text, wanted)
     if misfit(value, wanted) or _SWALLOWED.search(_all_text(value)):
         return _second_step(text, wanted)
@@ -91,12 +94,13 @@ def misfit(value: Any, schema: dict[str, Any], place: str = "reply") -> str | No
 
 
 def _second_step(text: str, wanted: dict[str, Any]) -> Parsed:
-    fenced = _FENCE.match(text)
-    body = (fenced[1] if fenced else text).strip()
-    mended = ["code fence"] if fenced else []
+    reply = _THOUGHT.sub("", text)
+    fenced = _FENCE.match(reply)
+    body = (fenced[1] if fenced else reply).strip()
+    mended = ["thoughts"] * (reply != text) + ["code fence"] * (fenced is not None)
     try:
         value = json.loads(body)
-    except (json.JSONDecodeError, RecursionError):
+    except _UNREADABLE:
         value = _second_try(body)
         mended.append("backslashes or prose")
     if value is not None and _SWALLOWED.search(_all_text(value)):
@@ -124,12 +128,17 @@ def _entry(entry: Any) -> tuple[str, str] | None:
     prompt, answer = entry.get("prompt"), entry.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
-    return (prompt, answer) if isinstance(prompt, str) and isinstance(answer, str) else None
+    return (prompt, answer) if _is_text(prompt) and _is_text(answer) else None
 
 
 def _rationale(entry: dict[str, Any]) -> str | None:
     found = entry.get("rationale")
-    return found if isinstance(found, str) and found.strip() else None
+    return found if _is_text(found) and found.strip() else None
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """Whether it is a text that can be stored: half of a surrogate pair cannot."""
+    return isinstance(value, str) and not _HALF_PAIR.search(value)
 
 
 def _second_try(body: str) -> Any:
@@ -139,7 +148,7 @@ def _second_try(body: str) -> Any:
     for candidate in (escaped, escaped[first : last + 1]):
         try:
             return json.loads(candidate)
-        except (json.JSONDecodeError, RecursionError):
+        except _UNREADABLE:
             continue
     return None
 
@@ -156,7 +165,7 @@ def _one_by_one(body: str) -> Parsed:
         try:
             entry, at = decoder.raw_decode(body, start)
             entries.append(entry)
-        except (json.JSONDecodeError, RecursionError):
+        except _UNREADABLE:
             following = _NEXT.search(body, start)
             if following is None:
                 is_whole = body.rstrip().endswith(("]", "]}")) and bool(entries)

@@ -34,7 +34,9 @@ class Written:
     examples: pl.DataFrame  # EXAMPLES
     rationales: pl.DataFrame  # RATIONALES of the kept rows, accepted; with votes 0 rejected tries too
     decisions: pl.DataFrame  # DECISIONS on every written row, and on every reply that held none
-    tally: dict[str, Yield]  # by domain: synthesis calls of this invocation, rows asked for, rows that passed
+    #: By domain: synthesis calls of this invocation, rows asked for, and rows of these that passed, less the rows that
+    #: waited from earlier and did not.
+    tally: dict[str, Yield]
 
     @property
     def calls_made(self) -> dict[str, int]:
@@ -54,7 +56,7 @@ class Sources:
     waiting         EXAMPLES that passed the checks earlier and were more than was missing: answered before any new call
     chosen          domain -> prompts of the real rows that the run has; what they do not cover is shown first
     written         domain -> prompts written for it earlier in the run, shown so that the next ones differ
-    earlier         domain -> what its calls brought earlier in the run
+    earlier         domain -> what its calls brought earlier in the run, those that wait included
     """
 
     demonstrations: pl.DataFrame
@@ -152,7 +154,6 @@ class _Writing:
             if row["domain"] in self.domains:
                 example = Example(row["example_id"], row["prompt"], row["reference"], row["domain"])
                 self.domains[row["domain"]].wait(Row(example, tuple(row["parents"])))
-                self.domains[row["domain"]].rows_asked += 1
 
     def requests(self) -> list[Request]:
         """The synthesis calls of the next round, by domain and ordinal; none when every domain has ended."""
@@ -231,7 +232,7 @@ class _Writing:
         for decision in decisions.iter_rows(named=True):
             row = waiting[decision["example_id"], decision["domain"]].pop(0)
             if decision["kept"]:
-                self.domains[decision["domain"]].wait(row)
+                self.domains[decision["domain"]].passed(row)
             else:
                 self.decisions.append(decision | {"detail": detail(row, **json.loads(decision["detail"]))})
 
@@ -264,7 +265,8 @@ class _Writing:
             declared = f"Answer: {reference}"
             reference = final_answers.parse(declared, kind=expected.kind, labels=self.channel.labels) or reference
         elif expected.kind in ("number", "math"):
-            reference = reference.strip("$ ")
+            bare = reference.strip("$ ")
+            reference = reference if "$" in bare else bare  # "$x=1$ and $y=2$" stays whole
         return Example(texts.example_id(prompt, reference), prompt, reference, domain)
 
     def _reply_fault(self, reply: Reply, *, reason: str, detail: str) -> None:
