@@ -141,9 +141,10 @@ def measured(
 
     def answers_of(folder: Path) -> pl.DataFrame:
         settings = student.evaluate_settings(answers=recipe.answers, labels=basis.labels, section=recipe.evaluate)
+        asked = student.asked_of(examples, section=recipe.evaluate)
         stored = pool.evaluations(checkpoint=student.digest(folder)).filter(pl.col("settings") == settings)
-        stored = stored.join(examples, on=["example_id", "domain"], how="semi")
-        if stored.height == student.asked_of(examples, section=recipe.evaluate).height:
+        stored = stored.join(asked, on=["example_id", "domain"], how="semi")
+        if stored.height == asked.height:
             return stored
         found = evaluate(folder, recipe=recipe, basis=basis, split=split, progress=progress)
         new = found.join(stored, on="example_id", how="anti")

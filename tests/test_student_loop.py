@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,8 +34,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_base(tmp_path_factory.mktemp("students") / "base")
 
 
-def trained(base: Path, out: Path, *, options: recipe.Train = LONGER, **more: Any) -> student.Trained:
-    return student.train(base, toy_rows(), **{"student": TINY, "options": options, "out": out, "seed": 1, **more})
+def trained(
+    base: Path, out: Path, *, rows: pl.DataFrame | None = None, options: recipe.Train = LONGER, **more: Any
+) -> student.Trained:
+    given = toy_rows() if rows is None else rows
+    return student.train(base, given, **{"student": TINY, "options": options, "out": out, "seed": 1, **more})
 
 
 # -- passes ------------------------------------------------------------------------------------------------------------
@@ -79,8 +83,6 @@ def test_bf16_is_near_float32(base: Path, tmp_path: Path) -> None:
 
 
 def test_balanced_weights_let_each_domain_count_the_same(base: Path, tmp_path: Path) -> None:
-    import polars as pl
-
     rows = toy_rows().with_columns(domain=pl.Series(["many"] * 5 + ["few"]))
     one_step = QUICK.model_copy(update={"max_steps": 1, "batch_size": 6})
 
@@ -90,10 +92,17 @@ def test_balanced_weights_let_each_domain_count_the_same(base: Path, tmp_path: P
 
     many, few = first(rows.head(5), "many"), first(rows.tail(1), "few")
     both = first(rows, "both", row_weights="balanced")
-    sizes = (many.trainable_tokens * 6 / 10, few.trainable_tokens * 6 / 2)  # weights: n / (domains * n of the domain)
-    wanted = (many.losses[0] * sizes[0] + few.losses[0] * sizes[1]) / sum(sizes)
-    assert both.losses[0] == pytest.approx(wanted, abs=1e-5)
+    assert both.losses[0] == pytest.approx((many.losses[0] + few.losses[0]) / 2, abs=1e-5)
     assert both.losses[0] != pytest.approx(first(rows, "plain").losses[0], abs=1e-4)
+
+
+def test_balanced_weights_count_in_batches_of_one_row_too(base: Path, tmp_path: Path) -> None:
+    rows = toy_rows().with_columns(domain=pl.Series(["many"] * 5 + ["few"]))
+    options = QUICK.model_copy(update={"max_steps": 6, "batch_size": 1, "lr": 1e-9, "row_weights": "balanced"})
+    balanced = trained(base, tmp_path / "balanced", options=options, rows=rows)
+    plain = trained(base, tmp_path / "plain", options=options.model_copy(update={"row_weights": "none"}), rows=rows)
+    ratios = [b / p for b, p in zip(balanced.losses, plain.losses, strict=True)]
+    assert max(ratios) > 4 * min(ratios)  # five rows weigh little, the one of its own domain much
 
 
 # -- going on after a stop ---------------------------------------------------------------------------------------------
@@ -186,6 +195,32 @@ def test_a_full_disk_is_said_and_training_goes_on(base: Path, tmp_path: Path, ca
     done = trained(base, tmp_path / "out", keep_every_s=0)
     assert "could not be kept" in caplog.text
     assert done.digest == trained(base, tmp_path / "whole").digest
+
+
+def test_a_state_that_cannot_be_replaced_stays(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trained(base, tmp_path / "out", keep_every_s=0, progress=stopping_at(4))
+    (tmp_path / ".out.resume" / "step-5.partial").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        trained(base, tmp_path / "out", keep_every_s=1e9, progress=stopping_at(5))
+    assert "could not be kept" in caplog.text
+    steps: list[int] = []
+    done = trained(base, tmp_path / "out", progress=lambda at, *_: steps.append(at))
+    assert steps[0] == 5
+    assert done.digest == trained(base, tmp_path / "whole").digest
+
+
+def test_gradients_that_are_no_number_stop_before_the_weights_change(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from balkit.student.ranks import Ranks
+
+    def spoilt(self: Ranks, weights: Any) -> None:
+        weights[0].grad.view(-1)[0] = float("inf")
+
+    monkeypatch.setattr(Ranks, "add_gradients", spoilt)
+    with pytest.raises(StudentError, match=r"the gradients' norm is (nan|inf) at step 1; .*rows: r\d"):
+        trained(base, tmp_path / "out")
 
 
 # -- early stopping ----------------------------------------------------------------------------------------------------

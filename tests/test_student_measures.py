@@ -118,6 +118,13 @@ def test_confusion_and_f1_agree_with_sklearn() -> None:
     assert macro_f1(found, examples) == pytest.approx(wanted)
 
 
+def test_a_letter_is_the_same_label_in_either_case() -> None:
+    found, examples = labelled([("a", "A"), ("b", "A"), ("b", "B"), ("B", "b")])
+    found = found.with_columns(correct=pl.Series([True, False, True, True]))
+    assert sorted(confusion(found, examples).rows()) == [("B", "B", 2), ("B", "a", 1), ("a", "a", 1)]
+    assert macro_f1(found, examples) == pytest.approx((2 / 3 + 4 / 5) / 2)
+
+
 def test_errors_are_drawn_from_every_domain() -> None:
     rows = [("cat", "dog")] * 30 + [("dog", "cat")] * 2 + [("eel", "eel")] * 3
     found, examples = labelled(rows)

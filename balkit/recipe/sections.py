@@ -441,7 +441,7 @@ class Train(Section):
     )
     gradient_checkpointing: bool = Field(default=False, description="a third more time for much less memory")
     row_weights: Literal["none", "balanced"] = Field(
-        default="none", description="balanced: each domain's rows count the same in all, by weights in the loss"
+        default="none", description="balanced: each domain's tokens count the same in all, by weights in the loss"
     )
     early_stopping: EarlyStopping | None = None
 

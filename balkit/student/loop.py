@@ -156,7 +156,7 @@ class Loop:
         """Train to the end, and leave the weights that did best on dev, or the last ones. Returns how it went."""
         self._take_up()
         self.learner.train()
-        kept = time.monotonic()
+        kept, kept_step = time.monotonic(), self.course.step
         try:
             while self.course.step < len(self.plan) and not self.course.stopped:
                 self._step()
@@ -164,9 +164,9 @@ class Loop:
                     progress(self.course.step, len(self.plan), self.course.losses[-1])
                 if time.monotonic() - kept >= self.memory.every_s:
                     self._keep()
-                    kept = time.monotonic()
+                    kept, kept_step = time.monotonic(), self.course.step
         except KeyboardInterrupt:
-            if self.whole and self.course.step:
+            if self.whole and self.course.step > kept_step:
                 self._keep()
             raise
         self.learner.eval()
@@ -178,10 +178,12 @@ class Loop:
         torch, at = need("torch", extra="train"), self.course.step
         torch.manual_seed(int(texts.rank_key(self.seed, "step", at, self.ranks.rank)[:15], 16))
         self.optimizer.zero_grad()
-        loss = self._backward([self.rows[index] for index in self.plan[at]])
+        batch = [self.rows[index] for index in self.plan[at]]
+        loss = self._backward(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(at, steps=len(self.plan), options=self.options)
-        torch.nn.utils.clip_grad_norm_(self.weights.values(), _MAX_GRADIENT_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), _MAX_GRADIENT_NORM)
+        self._finite("the gradients' norm", float(norm), batch)
         self.whole = False
         self.optimizer.step()
         self.course.losses.append(loss)
@@ -190,20 +192,23 @@ class Loop:
 
     def _backward(self, batch: list[Encoded]) -> float:
         """The mean loss of a step's completion tokens, the same in every process; its gradients in the weights."""
-        tokens = sum(row.weight * len(row.tokens.response) for row in batch)
+        tokens = sum(len(row.tokens.response) for row in batch)  # weights are 1 on average over all rows, not these
         mine = 0.0
         for part in self._passes(batch):
             loss = self._loss(part) / tokens
             mine += loss.item()
             loss.backward()
         mean = self.ranks.total(mine)
-        if not math.isfinite(mean):
-            raise StudentError(
-                f"the loss is {mean} at step {self.course.step + 1}; lower train.lr, or look at this batch's rows: "
-                f"{', '.join(row.row_id for row in batch)}"
-            )
+        self._finite("the loss", mean, batch)
         self.ranks.add_gradients(list(self.weights.values()))
         return mean
+
+    def _finite(self, what: str, value: float, batch: list[Encoded]) -> None:
+        if not math.isfinite(value):
+            raise StudentError(
+                f"{what} is {value} at step {self.course.step + 1}; lower train.lr, or look at this batch's rows: "
+                f"{', '.join(row.row_id for row in batch)}"
+            )
 
     def _loss(self, rows: list[Encoded]) -> Any:
         """The sum of the rows' token losses, times the rows' weights, in nats."""
@@ -229,7 +234,10 @@ class Loop:
         every = stopping.every_steps or _epoch(len(self.rows), self.options.batch_size)
         if course.step % every and course.step < len(self.plan):
             return
-        course.dev.append((course.step, self._dev_loss()))
+        loss = self._dev_loss()
+        if not math.isfinite(loss):
+            raise StudentError(f"the loss on dev is {loss} after step {course.step}; lower train.lr")
+        course.dev.append((course.step, loss))
         if course.best == course.step:
             self.best = resume.copied(self.weights)
         since = sum(step > (course.best or 0) for step, _ in course.dev)

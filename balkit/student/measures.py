@@ -152,7 +152,14 @@ def _answered(evaluations: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame
     found = frames.check(evaluations, frames.EVALUATIONS).join(
         examples.select("example_id", "reference"), on="example_id", how="inner"
     )
-    return found.with_columns(predicted=pl.when("correct").then("reference").otherwise("predicted"))
+    spelled = {said.casefold(): said for said in sorted(examples["reference"].drop_nulls().unique(), reverse=True)}
+
+    def alike(column: str) -> pl.Expr:  # letters of choices and labels are the same in either case
+        return pl.col(column).replace({said: spelled[said.casefold()] for said in known if said.casefold() in spelled})
+
+    known = {*found["reference"].drop_nulls(), *found["predicted"].drop_nulls()}
+    said = pl.when("correct").then("reference").otherwise("predicted")
+    return found.with_columns(predicted=said).with_columns(alike("reference"), alike("predicted"))
 
 
 def _over(

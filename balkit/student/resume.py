@@ -60,19 +60,21 @@ class Memory:
         if not self.writes:
             return
         file = self.folder / f"step-{step}.pt"
+        unfinished = file.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with file.open("wb") as stream:
+            with unfinished.open("wb") as stream:
                 need("torch", extra="train").save(dict(state), stream)
                 stream.flush()
                 os.fsync(stream.fileno())
+            unfinished.replace(file)
             body = {"key": self.key, "step": step, "file": file.name, "sha256": sha256(file)}
             partial = self.folder / "state.json.partial"
             partial.write_text(json.dumps(body) + "\n", encoding="utf-8")
             partial.replace(self.folder / "state.json")
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
             with suppress(OSError):
-                file.unlink()
+                unfinished.unlink()
             log.warning("%s: step %d could not be kept for a resume (%s); training goes on", self.folder, step, error)
             return
         for other in self.folder.glob("step-*.pt"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -84,8 +85,9 @@ def train(
     with _seeded(seed):
         loaded = model.load(base, whole=lora is None, quantize=lora.quantize if lora else None)
         limit = min(options.max_length, loaded.context)
-        encoded = _weighted(encode(rows, tokenizer=loaded.tokenizer), rows, options=options)
+        encoded = encode(rows, tokenizer=loaded.tokenizer)
         kept = _fitting(encoded, limit=limit, options=options, context=loaded.context)
+        kept = _weighted(kept, rows, options=options)
         watched = encode(dev, tokenizer=loaded.tokenizer) if dev is not None else []
         learner = loaded.model if lora is None else with_lora(loaded.model, lora)
         if options.gradient_checkpointing:
@@ -134,15 +136,15 @@ def _dev(dev: pl.DataFrame | None, options: recipe.Train) -> pl.DataFrame | None
     return frames.check(dev, frames.SNAPSHOT_ROWS)
 
 
-def _weighted(encoded: list[Encoded], rows: pl.DataFrame, *, options: recipe.Train) -> list[Encoded]:
-    """Rows with the weights of `row_weights`; their mean is 1."""
+def _weighted(kept: list[Encoded], rows: pl.DataFrame, *, options: recipe.Train) -> list[Encoded]:
+    """Rows with the weights of `row_weights`: the mean over completion tokens is 1."""
     if options.row_weights == "none":
-        return encoded
-    counts = dict(rows.group_by("domain").len().iter_rows())
-    return [
-        replace(row, weight=rows.height / (len(counts) * counts[domain]))
-        for row, domain in zip(encoded, rows["domain"], strict=True)
-    ]
+        return kept
+    domains = dict(rows.select("row_id", "domain").iter_rows())
+    tokens: Counter[str] = Counter()
+    for row in kept:
+        tokens[domains[row.row_id]] += len(row.tokens.response)
+    return [replace(row, weight=tokens.total() / (len(tokens) * tokens[domains[row.row_id]])) for row in kept]
 
 
 def encode(rows: pl.DataFrame, *, tokenizer: Any) -> list[Encoded]:
