@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,6 +40,11 @@ class Broken(Counting):
         rows = super().encode(texts)
         rows[[text == "the bad one" for text in texts]] = np.nan
         return rows
+
+
+def stored(folder: Path) -> int:
+    """The rows of all segments."""
+    return sum(len(segments.read(file)) for file in folder.rglob("*.vectors"))
 
 
 def test_a_text_is_encoded_once(tmp_path: Path) -> None:
@@ -177,6 +183,50 @@ def test_another_process_may_merge_what_this_one_uses(tmp_path: Path) -> None:
     assert encoder.asked == []
 
 
+def test_what_several_processes_wrote_is_kept_once(tmp_path: Path) -> None:
+    several = [Vectors(tmp_path, Counting()) for _ in range(3)]
+    for i in range(120):
+        several[i % 3].of([f"text {i}", f"text {i // 2}"])
+    assert stored(tmp_path) == 120
+    assert len(list(tmp_path.rglob("*.vectors"))) <= 16
+
+
+def test_a_merge_keeps_a_segment_that_it_makes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_TEXTS_AT_ONCE", 1), ("_SEGMENT_BYTES", 16 * 4 * 16), ("_SECONDS_AT_RISK", -1.0)):
+        monkeypatch.setattr(cached, name, value)
+    encoder = Counting(dim=16)
+    Vectors(tmp_path, encoder).of([f"text {i}" for i in range(17)])  # merged into a segment of 16 and one of 1
+    assert (stored(tmp_path), len(encoder.asked)) == (17, 17)
+
+
+def test_a_segment_that_is_gone_before_it_is_looked_at_is_not_damaged(tmp_path: Path) -> None:
+    vectors = Vectors(tmp_path, Counting())
+    vectors.of(["a"])
+    (vectors.folder / "merged.vectors").symlink_to(tmp_path / "nowhere")
+    assert drop_damaged(tmp_path) == []
+
+
+def test_slow_texts_are_stored_after_few_and_quick_ones_encoded_many_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Batches(Counting):
+        def encode(self, texts: Sequence[str]) -> Floats:
+            sizes.append(len(texts))
+            kept.append(stored(tmp_path))
+            now[0] += 0.2 * len(texts) if self.name == "slow" else 0.0
+            return super().encode(texts)
+
+    now = [0.0]
+    monkeypatch.setattr(cached, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for name, wanted in (("slow", [32, 32, 32, 32, 32]), ("quick", [32, 64, 64])):
+        sizes: list[int] = []
+        kept: list[int] = []
+        Vectors(tmp_path, Batches(name=name)).of([f"text {i}" for i in range(160)])
+        assert sizes == wanted
+        if name == "slow":  # 6.4 s a batch
+            assert kept == [0, 0, 64, 64, 128]
+
+
 def test_texts_of_like_length_are_encoded_together(tmp_path: Path) -> None:
     encoder = Counting()
     Vectors(tmp_path, encoder).of([f"{'x' * (i % 7)}{i}" for i in range(1500)])
@@ -218,7 +268,8 @@ def test_a_killed_process_keeps_what_it_had_encoded(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    kept = len(list(tmp_path.rglob("*.vectors"))) * 512
+    kept = stored(tmp_path)
+    assert kept
     texts = [f"text {i}" for i in range(20_000)]
     encoder = Counting(name=Hashing(dim=16).name)
     np.testing.assert_array_equal(Vectors(tmp_path, encoder).of(texts), Hashing(dim=16).encode(texts))
@@ -273,12 +324,12 @@ def test_an_interrupted_encoding_keeps_the_batches_before(tmp_path: Path) -> Non
                 raise KeyboardInterrupt
             return super().encode(texts)
 
-    texts = [f"text {i}" for i in range(3000)]
+    texts, interrupted = [f"text {i}" for i in range(3000)], Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        Vectors(tmp_path, Interrupted()).of(texts)
+        Vectors(tmp_path, interrupted).of(texts)
     encoder = Counting()
     Vectors(tmp_path, encoder).of(texts)
-    assert len(encoder.asked) == 3000 - 1024
+    assert len(encoder.asked) == 3000 - len(interrupted.asked) < 2000
 
 
 def test_half_written_files_are_never_left_under_the_final_name(tmp_path: Path) -> None:

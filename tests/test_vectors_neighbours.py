@@ -142,6 +142,19 @@ class TestCells:
         assert all(len(set(line)) == 40 for line in found.indices.tolist())
 
 
+def test_more_rows_than_a_packed_candidate_can_name_are_searched_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = points(300)
+    expected = neighbours(rows, among=rows, k=7, method="exact")
+    for name, module in (("_COLUMN_BITS", "best"), ("MOST_COLUMNS", "best"), ("MOST_COLUMNS", "neighbours")):
+        value = 5 if name == "_COLUMN_BITS" else 32
+        monkeypatch.setattr(sys.modules[f"balkit.vectors.{module}"], name, value)
+    found = neighbours(rows, among=rows, k=7, method="exact")
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.similarities, expected.similarities)
+
+
 class TestIndex:
     """Through hnswlib, which is an optional package."""
 

@@ -74,7 +74,10 @@ class Best:
 
 
 def exact(queries: Floats, among: Floats, *, k: int) -> Indices:
-    """`(n, k) int64`: the k nearest rows of `among`, of all of them, nearest first. k is at most their number."""
+    """`(n, k) int64`: the k nearest rows of `among`, of all of them, nearest first.
+
+    k is at most their number, and that is at most `MOST_COLUMNS`.
+    """
     found = np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), _ROWS):
         block = queries[start : start + _ROWS]

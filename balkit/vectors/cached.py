@@ -21,7 +21,8 @@ from balkit.vectors.encoders import Encoder
 from balkit.vectors.files import drop
 from balkit.vectors.segments import Floats, Keys, Segment
 
-_TEXTS_AT_ONCE = 512
+_TEXTS_AT_FIRST, _TEXTS_AT_ONCE = 32, 512
+_SECONDS_A_BATCH = 2.0  # a quicker batch is followed by one of twice as many texts
 _SECONDS_AT_RISK = 10.0
 _SEGMENT_BYTES = 32 << 20
 _FEW_SMALL = 16
@@ -39,7 +40,8 @@ class Vectors:
 
     Opening reads nothing. `of` reads the keys of the encoder's segments, verifies those that it needs vectors of
     (about 1 s a GB) and maps them into memory. Only texts never seen are encoded, the longest first and texts of like
-    length together; they are stored every 10 s at least, so that a killed process loses no more than that.
+    length together; they are stored after the first batch that ends 10 s or more from the last time, so that a
+    killed process loses little: a batch is 32 texts, and more, up to 512, where these take less than 2 s.
     Not for several threads at once; several processes are fine.
     """
 
@@ -135,18 +137,21 @@ class Vectors:
         lengths = np.array([len(texts[row]) for row in rows])
         rows = rows[np.argsort(-lengths, kind="stable")]
         waiting: list[tuple[_Rows, Floats]] = []
-        since = time.monotonic()
+        done, size, since = 0, min(_TEXTS_AT_FIRST, _TEXTS_AT_ONCE), time.monotonic()
         try:
-            for start in range(0, len(rows), _TEXTS_AT_ONCE):
-                part = rows[start : start + _TEXTS_AT_ONCE]
+            while done < len(rows):
+                part, began = rows[done : done + size], time.monotonic()
                 wanted = [texts[row] for row in part]
                 waiting.append((part, _checked(self.encoder.encode(wanted), texts=wanted, encoder=self.encoder)))
-                full = len(waiting) * _TEXTS_AT_ONCE >= self._rows_a_segment
+                done += len(part)
+                if time.monotonic() - began < _SECONDS_A_BATCH:
+                    size = min(2 * size, _TEXTS_AT_ONCE)
+                full = sum(len(part) for part, _ in waiting) + size > self._rows_a_segment
                 if full or time.monotonic() - since > _SECONDS_AT_RISK:
                     self._store(keys, waiting)
                     since = time.monotonic()
                 if progress is not None:
-                    progress(start + len(part), len(rows))
+                    progress(done, len(rows))
         finally:
             self._store(keys, waiting)
         self._merge()
@@ -173,18 +178,26 @@ class Vectors:
             ) from error
 
     def _merge(self) -> None:
-        """Make one of many small segments, so that their number does not grow with the number of calls."""
+        """Make one of many small segments, each key once, so that their number does not grow with that of calls.
+
+        Those that another process has merged and dropped meanwhile are forgotten: their rows are in its segment.
+        """
         small = [one for one in self._segments.values() if 2 * len(one) < self._rows_a_segment]
-        small = [one for one in small if self._sound(one)]
-        if len(small) < _FEW_SMALL:
+        there = [one for one in small if one.file.exists() and self._sound(one)]
+        if len(there) < _FEW_SMALL:
             return
-        keys, vectors = np.concatenate([one.keys for one in small]), np.concatenate([one.vectors for one in small])
-        for start in range(0, len(keys), self._rows_a_segment):
-            part = slice(start, start + self._rows_a_segment)
-            self._adopt(self._write(keys[part], vectors[part]))
+        keys, vectors = np.concatenate([one.keys for one in there]), np.concatenate([one.vectors for one in there])
+        _, first = np.unique(keys, axis=0, return_index=True)
+        made = set()
+        for start in range(0, len(first), self._rows_a_segment):
+            part = first[start : start + self._rows_a_segment]
+            segment = self._write(keys[part], vectors[part])
+            self._adopt(segment)
+            made.add(segment.file.name)  # that of an old one, where it has the same keys
         for one in small:
-            del self._segments[one.file.name]
-            drop(one.file)
+            if one.file.name not in made:
+                self._segments.pop(one.file.name, None)
+                drop(one.file)
         self._index = None
 
 
@@ -222,6 +235,8 @@ def drop_damaged(folder: Path) -> list[Path]:
     for file in sorted(folder.glob("*/*.vectors")):
         try:
             segments.read(file).verify()
+        except FileNotFoundError:  # another process merged it
+            continue
         except ValueError:
             drop(file)
             dropped.append(file)

@@ -102,7 +102,12 @@ def _check(queries: Floats, among: Floats) -> None:
 
 
 def _exact(queries: Floats, among: Floats, *, k: int) -> tuple[Indices, Floats]:
-    return measured(queries, among, exact(queries, among, k=k))
+    found = []
+    for start in range(0, len(among), MOST_COLUMNS):
+        part = among[start : start + MOST_COLUMNS]
+        found.append(exact(queries, part, k=min(k, len(part))) + start)
+    indices, similarities = measured(queries, among, np.concatenate(found, axis=1))
+    return indices[:, :k], similarities[:, :k]
 
 
 def _recall(queries: Floats, among: Floats, similarities: Floats) -> float:
