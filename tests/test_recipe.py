@@ -60,6 +60,7 @@ OTHER: dict[str, Any] = {
     "student.width": 256,
     "select.candidates": "all",
     "balance.weights": {"a": 2},
+    "balance.within": "styles",
 }
 #: What cannot change a run's data.
 OUTSIDE = {
