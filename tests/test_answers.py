@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balkit import answers
+from balkit.recipe import Kind
 
 TOPICS = ("earn", "acq", "tin", "income", "trade", "money-fx", "money-supply", "lead", "iron-steel")
 
@@ -170,6 +171,49 @@ def test_a_free_text_answer_runs_to_the_end() -> None:
 )
 def test_numbers_are_compared_as_numbers(left: str, right: str, equal: bool) -> None:
     assert answers.same([(left, right)], kind="number") == [equal]
+
+
+ANSWERS = (
+    "50%",
+    "0.5",
+    "50",
+    "1/2",
+    "1,500",
+    "1 500",
+    "1500.",
+    "five",
+    "Five.",
+    "A",
+    "a",
+    "(a)",
+    "a.",
+    "B) x",
+    ".",
+    "C++",
+)
+
+
+@given(st.lists(st.sampled_from(ANSWERS), max_size=9), st.sampled_from(["number", "choice", "label", "text"]))
+def test_groups_are_those_that_comparing_with_each_first_gives(said: list[str], kind: Kind) -> None:
+    firsts: list[str] = []
+    expected = []
+    for answer in said:
+        equal = answers.same([(first, answer) for first in firsts], kind=kind)
+        expected.append(equal.index(True) if any(equal) else len(firsts))
+        firsts += [] if any(equal) else [answer]
+    assert answers.grouped([said], kind=kind) == [expected]
+
+
+def test_a_small_letter_is_a_choice_where_it_is_the_whole_answer() -> None:
+    assert [answers.letter(given) for given in ("b", "(b)", "b.", "B", "a stone", "")] == [
+        "B",
+        "B",
+        "B",
+        "B",
+        None,
+        None,
+    ]
+    assert answers.letter("d", choices=("A", "B")) is None
 
 
 def test_choices_agree_by_letter_not_by_first_letter_of_a_word() -> None:

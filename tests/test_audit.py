@@ -279,7 +279,7 @@ def test_the_table_counts_reasons_with_an_example_and_lists_rows(run: Run, tmp_p
     write(tmp_path / "bad.jsonl", changed(sums(), 4, a="7"))
     code, out, _ = run("bad.jsonl", *COLUMNS)
     assert code == 3
-    assert "1 of 40 rows (number answers)" in out
+    assert "1 of 40 rows (number answers; prompt: q, answer: a, domain: d, rationale: r)" in out
     assert 'stored "7", declared "62"' in out
     code, out, _ = run("--reasons")
     assert (code, {line.split()[0] for line in out.splitlines()}) == (0, set(REASONS))

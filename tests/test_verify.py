@@ -85,6 +85,11 @@ def test_a_choice_that_the_prompt_does_not_offer_is_refused() -> None:
     assert found["What holds beer?\n(A) a sieve\n(B) a mug"] == "new"
 
 
+def test_a_small_letter_is_a_choice() -> None:
+    rows = written(("What holds water?\n(A) a sieve\n(B) a glass", "b"), ("What holds tea?\n(A) a net\n(B) a cup", "d"))
+    assert sorted(reasons(rows, kind="choice").values()) == ["choice_not_offered", "new"]
+
+
 def test_an_answer_of_another_kind_is_unreadable() -> None:
     rows = written(("What is 2 + 2?", "four"), ("What is 2 + 3?", "5"))
     assert reasons(rows, kind="number") == {"What is 2 + 2?": "answer_unreadable", "What is 2 + 3?": "new"}

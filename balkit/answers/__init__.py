@@ -6,6 +6,6 @@ that merely mentions a label declares nothing.
 """
 
 from balkit.answers.comparing import grouped, same
-from balkit.answers.reading import completion, offered, options, parse, restated
+from balkit.answers.reading import completion, letter, offered, options, parse, restated
 
-__all__ = ["completion", "grouped", "offered", "options", "parse", "restated", "same"]
+__all__ = ["completion", "grouped", "letter", "offered", "options", "parse", "restated", "same"]

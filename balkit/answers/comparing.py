@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from fractions import Fraction
 from itertools import combinations
 
@@ -41,6 +41,8 @@ def grouped(answers: Sequence[Sequence[str | None]], *, kind: Kind) -> list[list
 
     An answer joins the first group whose first answer it equals; None stays None. All lists are compared in one batch.
     """
+    if kind != "math":
+        return [_numbered(one, kind) for one in answers]
     pairs = sorted({pair for one in answers for pair in combinations(dict.fromkeys(filter(None, one)), 2)})
     equal = {pair for pair, verdict in zip(pairs, same(pairs, kind=kind), strict=True) if verdict}
     found = []
@@ -56,6 +58,40 @@ def grouped(answers: Sequence[Sequence[str | None]], *, kind: Kind) -> list[list
             numbers.append(at)
         found.append(numbers)
     return found
+
+
+def _numbered(given: Sequence[str | None], kind: Kind) -> list[int | None]:
+    """`grouped` of one list, in a time that grows with its length alone."""
+    firsts: dict[Hashable, int] = {}
+    numbers: list[int | None] = []
+    count = 0
+    for answer in given:
+        if not answer:
+            numbers.append(None)
+            continue
+        own, sought = _keys(answer, kind)
+        at = min((firsts[key] for key in sought if key in firsts), default=count)
+        if at == count:
+            count += 1
+            for key in own:
+                firsts.setdefault(key, at)
+        numbers.append(at)
+    return numbers
+
+
+def _keys(answer: str, kind: Kind) -> tuple[list[Hashable], list[Hashable]]:
+    """What an answer is known by, and by what those are that `same` says are the same."""
+    text = _folded(answer) or ("canonical", texts.canonical(answer))
+    match = _LETTER.match(answer.strip()) if kind == "choice" else None
+    value = _value(answer) if kind == "number" else None
+    if match:
+        letter = ("letter", match[1].upper())
+        return [letter, ("other", text)], [letter, ("text", text)]
+    if value is None:
+        return [("text", text)], [("text", text), ("other", text)]
+    percent = "%" in answer
+    across = (value / 100, False) if percent else (value * 100, True)
+    return [(value, percent), ("other", text)], [(value, percent), (value, not percent), across, ("text", text)]
 
 
 def _same_text(left: str, right: str) -> bool:

@@ -31,6 +31,7 @@ _LETTER = re.compile(
     r"^[\s*_`\"'“$]*(?:(?:option|choice|answer|letter)\s+)?(?:\\text\s*\{)?[\s*_`\"'“]*"
     r"(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?=[\s*_`\"'”}$]*(?:$|[).:,;\-–—\]]|\s(?:is|because|since|as|for|which)\b)))"
 )
+_ALONE = re.compile(r"[a-z][.)]?")
 _BRACKETED = re.compile(r"(?<![A-Za-z])\(([A-Z])\)")
 _OPTION = re.compile(r"(?:^|[\s,;])\(?([A-Z])[).:](?=\s*\S)")
 _NUMBER = re.compile(
@@ -62,6 +63,15 @@ def parse(text: str, *, kind: Kind, labels: Sequence[str] = (), choices: Sequenc
         if value:
             return value
     return None
+
+
+def letter(answer: str, *, choices: Sequence[str] = ()) -> str | None:
+    """The letter, a capital, that a stored answer to a multiple-choice prompt is: "B", "(b)", "b." or "B. a text".
+
+    Unlike in prose, a small letter that stands alone counts. None for what is no letter, or none of `choices`.
+    """
+    bare = answer.strip()
+    return parse(f"Answer: {bare.upper() if _ALONE.fullmatch(bare) else bare}", kind="choice", choices=choices)
 
 
 def offered(prompt: str) -> tuple[str, ...]:

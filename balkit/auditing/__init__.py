@@ -3,7 +3,8 @@
 Nothing is changed; `retire` takes what was found in a pool out of use.
 """
 
+from balkit.auditing.fixing import Fixed
 from balkit.auditing.rows import REASONS
 from balkit.auditing.running import MAX_TOKENS, Audit, Options, audit, pool_of, retire
 
-__all__ = ["MAX_TOKENS", "REASONS", "Audit", "Options", "audit", "pool_of", "retire"]
+__all__ = ["MAX_TOKENS", "REASONS", "Audit", "Fixed", "Options", "audit", "pool_of", "retire"]

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from balkit import answers as answers_
 from balkit.auditing.form import is_prose
-from balkit.auditing.material import TIMEOUT_S, Material
+from balkit.auditing.material import SHORT_ANSWER, TIMEOUT_S, Material
 from balkit.auditing.rows import Finding, quoted
-from balkit.texts import normalised
+from balkit.texts import canonical, normalised
 
 _NUMBERS = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _SHOWN = 8  # labels that a detail names
-_LONGEST = 5  # words of a free answer that is compared with a declared one
 _FORMAL_LINE = re.compile(
     r"^[ \t>*_#-]*(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]*(?:[:=]|is)[ \t*_]*(.+?)[ \t*_.]*$",
     re.IGNORECASE | re.MULTILINE,
@@ -29,7 +28,7 @@ def choices(material: Material) -> Iterator[Finding]:
     for index, (answer, options) in enumerate(zip(material.rows.answers, material.options, strict=True)):
         if not options:
             continue
-        texts = [normalised(text) for text in options.values()]
+        texts = [_as_choice(text) for text in options.values()]
         twice = next((text for text in texts if text and texts.count(text) > 1), None)
         if twice is not None:
             yield Finding(index, "repeated_choices", f"{quoted(twice)} stands {texts.count(twice)} times")
@@ -41,9 +40,17 @@ def choices(material: Material) -> Iterator[Finding]:
 
 def chosen(answer: str, options: dict[str, str]) -> str | None:
     """The letter of the choice that an answer stands for: by its letter, or by its text; None for none of them."""
-    same = [letter for letter, text in options.items() if normalised(text) == normalised(answer) != ""]
     letter = answers_.parse(f"Answer: {answer}", kind="choice", choices=tuple(options))
-    return letter or (same[0] if same else None)
+    for form in (_as_choice, normalised):
+        same = [one for one, text in options.items() if form(text) == form(answer) != ""]
+        if letter or same:
+            return letter or same[0]
+    return answers_.letter(answer, choices=tuple(options))
+
+
+def _as_choice(text: str) -> str:
+    """The form in which choices are the same: signs stay, since C is neither C++ nor C#."""
+    return " ".join(canonical(text).casefold().split()).rstrip(".")
 
 
 def labels(material: Material) -> Iterator[Finding]:
@@ -96,21 +103,21 @@ def contradictions(material: Material) -> Iterator[Finding]:
     A choice is one that the prompt offers, by letter or by text; a label is a whole word; numbers and expressions are
     compared as such. Nothing is said of a rationale that declares nothing.
     """
-    pairs: list[tuple[int, str, str, str]] = []  # row, stored answer, declared one, the rationale
+    pairs: list[tuple[int, int, str, str, str]] = []  # row, place of the rationale, stored answer, declared one, text
     for index, (answer, worked) in enumerate(zip(material.rows.answers, material.worked, strict=True)):
-        for text in worked if answer and answer.strip() else ():
+        for place, text in enumerate(worked if answer and answer.strip() else ()):
             assert answer is not None
             found = _declared(text, answer, material, index)
             if found is not None and found[0] != found[1]:
-                pairs.append((index, *found, text))
+                pairs.append((index, place, *found, text))
     same = answers_.same(
-        [(stored, declared) for _, stored, declared, _ in pairs], kind=material.kind, timeout_s=TIMEOUT_S
+        [(stored, declared) for _, _, stored, declared, _ in pairs], kind=material.kind, timeout_s=TIMEOUT_S
     )
-    for (index, stored, declared, text), equal in zip(pairs, same, strict=True):
+    for (index, place, stored, declared, text), equal in zip(pairs, same, strict=True):
         if not equal and not _said_last(text, stored, declared, material):
-            yield Finding(
-                index, "answer_contradicts_rationale", f"stored {quoted(stored)}, declared {quoted(declared)}"
-            )
+            said = f"stored {quoted(stored)}, declared {quoted(declared)}"
+            at = place if material.rows.rationales[index] else None
+            yield Finding(index, "answer_contradicts_rationale", said, worked=at)
 
 
 def _declared(text: str, answer: str, material: Material, index: int) -> tuple[str, str] | None:
@@ -134,7 +141,7 @@ def _declared(text: str, answer: str, material: Material, index: int) -> tuple[s
     if (
         declared is not None
         and kind == "math"
-        and len(_WORDS.findall(declared)) > len(_WORDS.findall(answer)) + _LONGEST
+        and len(_WORDS.findall(declared)) > len(_WORDS.findall(answer)) + SHORT_ANSWER
     ):
         return None  # prose about an answer ("check our answer: if n = 7, then ...")
     return None if declared is None or stored is None else (stored, declared)
@@ -144,7 +151,7 @@ def _declared_choice(text: str, answer: str, options: dict[str, str]) -> tuple[s
     stored = chosen(answer, options) if options else answers_.parse(f"Answer: {answer}", kind="choice")
     if stored is None:
         letter = answers_.parse(f"Answer: {answer}", kind="choice")
-        stored = letter or answer
+        stored = letter or answers_.letter(answer) or answer
     declared = _last_choice(text, options)
     return None if declared is None else (stored, declared)
 
@@ -164,7 +171,7 @@ def _last_choice(text: str, options: dict[str, str]) -> str | None:
 def _declared_text(text: str, answer: str) -> tuple[str, str] | None:
     """A short free answer against a line `Answer: ...` of the rationale; neither may be a part of the other."""
     lines = _FORMAL_LINE.findall(text)
-    if not lines or len(answer.split()) > _LONGEST or len(lines[-1].split()) > 2 * _LONGEST:
+    if not lines or len(answer.split()) > SHORT_ANSWER or len(lines[-1].split()) > 2 * SHORT_ANSWER:
         return None
     stored, declared = normalised(answer), normalised(lines[-1])
     apart = not set(stored.split()) & set(declared.split())

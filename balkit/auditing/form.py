@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -12,25 +11,14 @@ from balkit.auditing.material import Material
 from balkit.auditing.rows import Finding, quoted
 from balkit.languages import language
 from balkit.texts import normalised
+from balkit.verify.marks import CONTROL_TOKENS, REFUSES_WITHIN
 
 _USED = 0.5  # of the rows that have an answer, from which one without is missing it
 _SPOKEN = 0.15  # of the rows; a language that fewer are in is another language
+_KNOWN = 0.5  # of the rows that are in such a language, below which a set is in many
 _OF_A_DOMAIN = 0.5  # of a domain's rows: there the language is the domain's own
 _PROSE_WORDS = 12  # of a mathematical answer without a sign or digit
 
-_TOKENS = re.compile(
-    r"<\|[A-Za-z0-9_ /-]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>"
-    r"|<0x[0-9A-Fa-f]{2}>|\[/?(?:AVAILABLE_TOOLS|TOOL_CALLS|SYSTEM_PROMPT)\]"
-)
-_REFUSES = re.compile(
-    r"\b(?:as an ai\b(?: language model| assistant)?|i(?:'|’)?m sorry,? but|i am sorry,? but|i apologi[sz]e,? but|"
-    r"i(?: can(?:'|’)?t| cannot|(?:'|’)m unable to| am unable to|(?:'|’)m not able to| am not able to| won(?:'|’)t|"
-    r" will not) (?:help|assist|provide|answer|comply|fulfil+|create|generate|write|solve|do that|complete|"
-    r"determine|offer|discuss|engage)|"
-    r"it is (?:not possible|impossible) (?:for me )?to (?:answer|assign|determine|classify)|"
-    r"(?:against|violates?) (?:my|our|openai(?:'|’)s) (?:guidelines|policy|policies|programming))",
-    re.IGNORECASE,
-)
 _REFUSED_WITHIN = 250  # characters from the start
 _ENDS_FINE = re.compile(r"(?:[.!?…。！？:;\])}\"'”’»$`*%°]|\\\]|\\\))\s*$")
 _BREAKS_OFF = re.compile(
@@ -73,7 +61,7 @@ def unreadable(material: Material) -> Iterator[Finding]:
         elif kind == "number":
             bad = answers_.parse(f"Answer: {answer}", kind=kind) is None
         else:
-            bad = not material.options[index] and answers_.parse(f"Answer: {answer}", kind=kind) is None
+            bad = not material.options[index] and answers_.letter(answer) is None
         if bad:
             yield Finding(index, "unreadable_answer", f"{quoted(answer)} is no {_CALLED[kind]}")
 
@@ -88,34 +76,29 @@ _CALLED = {"number": "number", "math": "mathematical expression", "choice": "cho
 
 def control_tokens(material: Material) -> Iterator[Finding]:
     """`control_tokens` in prompt, answer or rationale."""
-    for index, name, text in _texts(material):
-        found = _TOKENS.search(text)
-        odd = None if found else next((c for c in text if _is_odd(c)), None) if not text.isprintable() else None
+    for index, name, text, worked in _texts(material):
+        found = CONTROL_TOKENS.search(text)
         if found:
-            yield Finding(index, "control_tokens", f"{name} holds {quoted(found[0])}")
-        elif odd is not None:
-            yield Finding(index, "control_tokens", f"{name} holds the character U+{ord(odd):04X}")
+            said = f"the character U+{ord(found[0]):04X}" if len(found[0]) == 1 else quoted(found[0])
+            yield Finding(index, "control_tokens", f"{name} holds {said}", worked=worked)
 
 
-def _is_odd(char: str) -> bool:
-    return (unicodedata.category(char) == "Cc" and char not in "\t\n\r\x0b\x0c\x85") or char == "\ufffe"
-
-
-def _texts(material: Material) -> Iterator[tuple[int, str, str]]:
+def _texts(material: Material) -> Iterator[tuple[int, str, str, int | None]]:
+    """Every text with its row, what it is, and which of the row's worked answers."""
     rows = material.rows
     for index, (prompt, answer, worked) in enumerate(zip(rows.prompts, rows.answers, rows.rationales, strict=True)):
-        yield index, "the prompt", prompt
-        yield index, "the answer", answer or ""
-        for text in worked:
-            yield index, "the rationale", text
+        yield index, "the prompt", prompt, None
+        yield index, "the answer", answer or "", None
+        for place, text in enumerate(worked):
+            yield index, "the rationale", text, place
 
 
 def refusal(material: Material) -> Iterator[Finding]:
     """`refusal`: the answer or rationale begins as a model's refusal does."""
-    for index, name, text in _texts(material):
-        found = _REFUSES.search(text[:_REFUSED_WITHIN]) if name != "the prompt" else None
+    for index, name, text, worked in _texts(material):
+        found = REFUSES_WITHIN.search(text[:_REFUSED_WITHIN]) if name != "the prompt" else None
         if found:
-            yield Finding(index, "refusal", f"{name} says {quoted(text[found.start() :])}")
+            yield Finding(index, "refusal", f"{name} says {quoted(text[found.start() :])}", worked=worked)
 
 
 def rationales(material: Material) -> Iterator[Finding]:
@@ -127,12 +110,15 @@ def rationales(material: Material) -> Iterator[Finding]:
         answer = material.rows.answers[index]
         if material.rows.has_rationales and len(worked) >= _USED * len(material.rows) and not texts:
             yield Finding(index, "empty_rationale", "no rationale")
-        for text in texts:
+        for place, text in enumerate(texts):
+            worked_at = place if material.rows.rationales[index] else None
             said, known = normalised(_ANSWERS.sub("", text)), normalised(answer or "")
             if material.rows.has_rationales and (not text.strip() or (known and said == known) or not said):
-                yield Finding(index, "empty_rationale", f"only {quoted(text)}" if text.strip() else "no rationale")
+                only = f"only {quoted(text)}" if text.strip() else "no rationale"
+                yield Finding(index, "empty_rationale", only, worked=worked_at)
             elif (how := _truncated(_without_markup(text), material, usual=usual)) is not None:
-                yield Finding(index, "truncated_rationale", f"{how}: {quoted('…' + text.rstrip()[-60:])}")
+                detail = f"{how}: {quoted('…' + text.rstrip()[-60:])}"
+                yield Finding(index, "truncated_rationale", detail, worked=worked_at)
 
 
 def _without_markup(text: str) -> str:
@@ -176,9 +162,11 @@ def other_language(material: Material) -> Iterator[Finding]:
     rows = material.rows
     prompts = [language(prompt) for prompt in rows.prompts]
     worked = [language(texts[0]) if texts else None for texts in material.worked]
-    for name, found in (("the prompt", prompts), ("the rationale", worked)):
+    for name, place, found in (("the prompt", None, prompts), ("the rationale", 0, worked)):
         counted = Counter(code for code in found if code is not None)
         spoken = {code for code, count in counted.items() if count >= _SPOKEN * counted.total()}
+        if sum(counted[code] for code in spoken) < _KNOWN * counted.total():
+            continue
         of_domain: dict[str | None, Counter[str]] = defaultdict(Counter)
         for domain, code in zip(rows.domains, found, strict=True):
             if code is not None and domain is not None:
@@ -188,16 +176,20 @@ def other_language(material: Material) -> Iterator[Finding]:
             if code is None or code in spoken or (own and own[code] >= _OF_A_DOMAIN * own.total()):
                 continue
             most = counted.most_common(1)[0][0]
-            yield Finding(index, "other_language", f"{name} is in {code}, most are in {most}")
+            at = place if rows.rationales[index] else None
+            yield Finding(index, "other_language", f"{name} is in {code}, most are in {most}", worked=at)
 
 
 def too_long(material: Material) -> Iterator[Finding]:
-    """`too_long_for_student`: prompt with the longest rationale, or the answer."""
+    """`too_long_for_student`: prompt with a rationale, or the answer."""
     rows, limit, count = material.rows, material.limits.max_tokens, material.counter.count
     for index, (prompt, answer, worked) in enumerate(zip(rows.prompts, rows.answers, rows.rationales, strict=True)):
-        reply = max([answers_.completion(text, answer or "") for text in worked] or [answer or ""], key=len)
-        if 4 * (len(prompt) + len(reply)) <= limit:  # no vocabulary makes more tokens than UTF-8 has bytes
-            continue
-        tokens = count(prompt) + count(reply)
-        if tokens > limit:
-            yield Finding(index, "too_long_for_student", f"{tokens:,} tokens, at most {limit:,}")
+        replies: list[tuple[int | None, str]] = [
+            (place, answers_.completion(text, answer or "")) for place, text in enumerate(worked)
+        ]
+        for place, reply in replies or ((None, answer or ""),):
+            if 4 * (len(prompt) + len(reply)) <= limit:  # no vocabulary makes more tokens than UTF-8 has bytes
+                continue
+            tokens = count(prompt) + count(reply)
+            if tokens > limit:
+                yield Finding(index, "too_long_for_student", f"{tokens:,} tokens, at most {limit:,}", worked=place)

@@ -26,9 +26,13 @@ _NUMBER_WORDS = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = re.compile(r"[-+*/^=<>≤≥√∫]|\\[A-Za-z]+")
+#: Signs that say something though normalising takes them out of a text without digits: "a+b" is not "a-b", C++ not C.
+_MEANT = re.compile(r"(?<!\w)\w\s*([-+*/^=<>]+)(?=\s*\w(?!\w))|(?<=\w)([+#]+)(?!\w)")
 #: CPU seconds for one pair of expressions, beyond which they count as different.
 TIMEOUT_S = 1.0
 
+#: Words of a free answer that is compared with another one; a longer one may say the same in other words.
+SHORT_ANSWER = 5
 _LONG_ANSWER = 20  # words of the median answer, from which answers are worked ones
 
 
@@ -93,10 +97,11 @@ class Material:
     @cached_property
     def earlier_equal(self) -> dict[int, int]:
         """Of each row whose normalised prompt stands earlier in the same split, the first such row."""
-        first: dict[tuple[str, str], int] = {}
+        first: dict[tuple[object, ...], int] = {}
         found = {}
         for index, (split, text) in enumerate(zip(self.rows.splits, self.normalised, strict=True)):
-            if text and (other := first.setdefault((split, text), index)) != index:
+            signs = tuple(_MEANT.findall(self.rows.prompts[index]))
+            if text and (other := first.setdefault((split, text, signs), index)) != index:
                 found[index] = other
         return found
 

@@ -13,7 +13,7 @@ import polars as pl
 from balkit.auditing.rows import Rows
 from balkit.errors import IngestError
 from balkit.pool import Pool
-from balkit.pool.whole import Columns, Table, names_in, read_whole, sources_of
+from balkit.pool.whole import Columns, Table, is_hub_name, names_in, read_whole, sources_of
 from balkit.texts import example_id
 
 #: Column names by what they hold, the likelier first.
@@ -43,9 +43,9 @@ class Named:
 
 
 def rows_of_pool(pool: Pool) -> Rows:
-    """The examples in use at the newest version, by id, with their accepted rationales."""
+    """The examples in use at the newest version, by id, with their accepted rationales that nobody rejected."""
     found = pool.examples()
-    accepted = pool.rationales().filter("accepted")
+    accepted = pool.reviewed().standing(pool.rationales()).filter("accepted")
     worked: dict[str, list[str]] = {}
     for example, text in accepted.select("example_id", "text").iter_rows():
         worked.setdefault(example, []).append(text)
@@ -85,11 +85,15 @@ def rows_of_files(source: Any, named: Named) -> Rows:
         domains=cells["domain"].to_list(),
         splits=cells["split"].to_list(),
         has_rationales=given,
+        columns=[{part: field.text for part, field in wanted.fields.items()} for wanted in columns],
     )
 
 
 def _columns(source: Any, named: Named) -> Columns:
-    """What is read: the named columns, and those that the source's names give away."""
+    """What is read: the named columns, and those that the source's names give away.
+
+    Where the prompt is `instruction` and there is an `input` beside it, both make the prompt, as Alpaca has them.
+    """
     names = [] if str(source) == "-" else names_in(source)
     folded = {name.casefold(): name for name in reversed(names)}
     taken = [text for text in (named.prompt, named.answer, named.rationale, named.domain) if text]
@@ -102,9 +106,16 @@ def _columns(source: Any, named: Named) -> Columns:
         found[part] = given or next(free, None)
         taken += [found[part] or ""] if part != "prompt" or found[part] not in chats else []
     prompt = found["prompt"]
+    beside = folded.get("input")
+    if named.prompt is None and prompt == folded.get("instruction", "") and beside and beside not in taken:
+        prompt = f"{{{prompt}}}\n\n{{{beside}}}"
     if prompt is None:
         listed = f" (it has: {', '.join(names[:50])})" if names else ""
         where = "stdin" if str(source) == "-" else source if isinstance(source, str | Path) else "frame"
+        if is_hub_name(str(source)):
+            raise IngestError(
+                "nothing can be audited yet:", [f"{where}: name its columns: --prompt, --answer and others"]
+            )
         if names or str(source) == "-":
             problem = f"{where}: no column is called as prompts are{listed}; name it with --prompt"
             raise IngestError("nothing can be audited yet:", [problem])
@@ -134,6 +145,7 @@ def _cells(table: Table, number: int, *, split: str) -> pl.DataFrame:
 
 
 def _split_of_name(name: str) -> str:
-    """The split that a file's own name gives away; train otherwise."""
-    words: Sequence[str] = re.split(r"[^a-z]+", Path(name).name.lower())
-    return next((_SPLITS[word] for word in words if word in _SPLITS), "train")
+    """The split that a file's own name gives away, else its folder's; train otherwise."""
+    path = Path(name.lower())
+    words: Sequence[str] = re.split(r"[^a-z]+", path.name)
+    return next((_SPLITS[word] for word in (*words, path.parent.name) if word in _SPLITS), "train")

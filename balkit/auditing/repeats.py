@@ -9,11 +9,12 @@ import numpy as np
 
 from balkit import answers as answers_
 from balkit import duplicates
-from balkit.auditing.material import TIMEOUT_S, Material
+from balkit.auditing.material import SHORT_ANSWER, TIMEOUT_S, Material
 from balkit.auditing.rows import HELD_OUT, Finding, Rows, quoted
 
 _GRAM = 13  # words in a row
 _SHARED = 0.5  # of a prompt's runs of so many words that stand in one held-out prompt
+_MANY = 40  # answers to one prompt, beyond which expressions are compared as texts
 _FEW_WORDS = 4  # a prompt of fewer is not compared by words or vectors: too little to tell texts apart
 _DIRECT = 400  # rows whose cosines are simply multiplied out
 
@@ -26,7 +27,7 @@ def exact(material: Material) -> Iterator[Finding]:
     same = dict(zip(differ, answers_.same(differ, kind=material.kind, timeout_s=TIMEOUT_S), strict=True))
     for (index, other), answers in zip(pairs, given, strict=True):
         if same.get(answers, True):  # type: ignore[arg-type]
-            yield Finding(index, "exact_duplicate", f"as {_place(material.rows, other)}")
+            yield Finding(index, "exact_duplicate", f"as {_place(material.rows, other)}", other=other)
 
 
 def conflicting(material: Material) -> Iterator[Finding]:
@@ -36,19 +37,35 @@ def conflicting(material: Material) -> Iterator[Finding]:
         groups[other].append(index)
     answers = material.rows.answers
     every = [
-        [index for index in (first, *sorted(others)) if answers[index] is not None] for first, others in groups.items()
+        [index for index in (first, *sorted(others)) if _comparable_answer(material, index)]
+        for first, others in groups.items()
     ]
     torn = [members for members in every if len({answers[index] for index in members}) > 1]
-    texts = [[answers[index] or "" for index in members] for members in torn]
-    for members, given, numbers in zip(torn, texts, answers_.grouped(texts, kind=material.kind), strict=True):
+    for members, numbers in zip(torn, _grouped(material, torn), strict=True):
         counted = Counter(numbers)
         most = max(counted.values())
         winners = [number for number, count in counted.items() if count == most]
         for index, number in zip(members, numbers, strict=True):
             if len(counted) > 1 and (len(winners) > 1 or number != winners[0]):
                 other = next(one for one, n in zip(members, numbers, strict=True) if n != number)
-                said = f"{quoted(given[members.index(index)])} here, {quoted(given[members.index(other)])}"
+                said = f"{quoted(answers[index] or '')} here, {quoted(answers[other] or '')}"
                 yield Finding(index, "conflicting_answers", f"{said} in {_place(material.rows, other)}")
+
+
+def _comparable_answer(material: Material, index: int) -> bool:
+    """Whether a row has an answer that two rows cannot give in different words: no free text of some length."""
+    answer = material.rows.answers[index]
+    return answer is not None and (material.kind != "text" or len(answer.split()) <= SHORT_ANSWER)
+
+
+def _grouped(material: Material, torn: Sequence[Sequence[int]]) -> Iterator[list[int | None]]:
+    """Of each group of rows, which of their answers are the same. Very many expressions are compared as texts."""
+    given = [[material.rows.answers[index] for index in members] for members in torn]
+    few = [len(set(one)) <= _MANY for one in given]
+    exact = iter(answers_.grouped([one for one, is_few in zip(given, few, strict=True) if is_few], kind=material.kind))
+    rough = "text" if material.kind == "math" else material.kind
+    for one, is_few in zip(given, few, strict=True):
+        yield next(exact) if is_few else answers_.grouped([one], kind=rough)[0]
 
 
 def near(material: Material) -> Iterator[Finding]:
@@ -59,7 +76,8 @@ def near(material: Material) -> Iterator[Finding]:
         for place in np.flatnonzero(found.other >= 0).tolist():
             other = members[int(found.other[place])]
             said = f"{found.similarity[place]:.2f} like {_place(material.rows, other)}"
-            yield Finding(members[place], "near_duplicate", f"{said}: {quoted(material.rows.prompts[other])}")
+            detail = f"{said}: {quoted(material.rows.prompts[other])}"
+            yield Finding(members[place], "near_duplicate", detail, other=other)
 
 
 def semantic(material: Material) -> Iterator[Finding]:
@@ -72,7 +90,8 @@ def semantic(material: Material) -> Iterator[Finding]:
             other = members[int(found.other[place])]
             cosine = float(vectors[place] @ vectors[int(found.other[place])])
             said = f"cosine {cosine:.2f} to {_place(material.rows, other)}"
-            yield Finding(members[place], "semantic_duplicate", f"{said}: {quoted(material.rows.prompts[other])}")
+            detail = f"{said}: {quoted(material.rows.prompts[other])}"
+            yield Finding(members[place], "semantic_duplicate", detail, other=other)
 
 
 def _close(vectors: duplicates.found.Floats, *, threshold: float) -> duplicates.Duplicates:

@@ -43,6 +43,7 @@ class Rows:
 
     place        (source, row): the index of the file, and the row in it from 0
     rationales   the worked answers of the row; of a file's row one at most
+    columns      of each file, what its prompt, answer, rationale, domain and split are read from
     """
 
     sources: Sequence[str]
@@ -54,6 +55,7 @@ class Rows:
     domains: Sequence[str | None]
     splits: Sequence[str]
     has_rationales: bool
+    columns: Sequence[Mapping[str, str]] = ()
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -61,11 +63,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with one row, by its index among the `Rows`."""
+    """One thing that is wrong with one row, by its index among the `Rows`.
+
+    worked  the place of the worked answer that it is about, where it is about one of the row's alone
+    other   the index of the row that it repeats
+    """
 
     index: int
     reason: str
     detail: str
+    worked: int | None = None
+    other: int | None = None
 
 
 def quoted(text: str, *, longest: int = 100) -> str:

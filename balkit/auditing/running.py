@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from balkit.auditing import consistency, form, neighbours, repeats
+from balkit.auditing.fixing import Fixed, fix
 from balkit.auditing.kinds import KINDS, kind_of
 from balkit.auditing.material import Limits, Material
 from balkit.auditing.reading import Named, rows_of_files, rows_of_pool
@@ -62,12 +63,16 @@ class Audit:
     """What an audit found.
 
     findings  one row a finding, in the order of the rows: file, row (from 0), example_id, reason, detail
-    summary   rows, flagged (rows with a finding), kind, labels, max_tokens, tokens (how they were counted), encoder,
-              skipped (reasons not looked for), reasons (findings by reason)
+    summary   rows, flagged (rows with a finding), columns (what each file's prompt, answer, ... are read from), kind,
+              labels, max_tokens, tokens (how they were counted), encoder, skipped (reasons not looked for), reasons
+              (findings by reason)
+    rows, found   what was audited, and every finding, of single worked answers too; for `retire`
     """
 
     findings: pl.DataFrame
     summary: Mapping[str, Any]
+    rows: Rows = field(repr=False)
+    found: Sequence[Finding] = field(repr=False)
 
     @property
     def clean(self) -> bool:
@@ -148,6 +153,8 @@ def audit(
     pool = pool_of(source)
     if pool is not None and named != Named():
         raise BalkitError(f"{pool.path}: is a pool, whose columns are known; leave out the names of columns")
+    if isinstance(source, list | tuple) and (one := next((one for one in source if _is_pool(one)), None)) is not None:
+        raise BalkitError(f"{one.path if isinstance(one, Pool) else one}: is a pool; audit it alone, and files alone")
     rows = rows_of_pool(pool) if pool is not None else rows_of_files(source, named)
     wanted = _wanted(chosen)
     cache = None if pool is None else pool.path / "vectors"
@@ -155,26 +162,25 @@ def audit(
     return findings
 
 
-def retire(pool: Pool, found: Audit) -> int:
-    """Take every example that was found out of use, each with its reasons, in one version; nothing is deleted.
+def retire(pool: Pool, found: Audit, *, held_out: bool = False) -> Fixed:
+    """Take what was found in a pool out of use, with its reasons, in one version; nothing is deleted.
 
-    Returns the pool's version.
+    Where only worked answers are at fault and another one of the example is not, these alone are rejected. Rows of dev
+    and eval stay unless `held_out`.
     """
-    reasons: dict[str, list[str]] = {}
-    for example, reason in found.findings.select("example_id", "reason").iter_rows():
-        if reason not in reasons.setdefault(example, []):
-            reasons[example].append(reason)
-    counted = ", ".join(f"{reason} {count}" for reason, count in found.summary["reasons"].items() if count)
-    each = {example: f"audit: {', '.join(own)}" for example, own in reasons.items()}
-    return pool.retire(each, reason=f"audit: {counted}")
+    return fix(pool, found.rows, found.found, held_out=held_out)
 
 
 def pool_of(source: Any) -> Pool | None:
     """The pool that a source is, or the folder of."""
     if isinstance(source, Pool):
         return source
+    return Pool.open(source) if _is_pool(source) else None
+
+
+def _is_pool(source: Any) -> bool:
     is_folder = isinstance(source, str | Path) and (Path(source) / "pool.duckdb").exists()
-    return Pool.open(source) if is_folder else None
+    return is_folder or isinstance(source, Pool)
 
 
 def _options(options: Options | None, given: Mapping[str, Any]) -> Options:
@@ -221,7 +227,7 @@ def _findings(rows: Rows, options: Options, wanted: Sequence[str], *, cache: Pat
         for number, (check, reasons) in enumerate(due):
             notify(Event(0, 0, "audit", ", ".join(reasons), done=number, total=len(due)))
             found += [finding for finding in check(material) if finding.reason in wanted]
-    return Audit(_frame(rows, found), _summary(material, found, wanted))
+    return Audit(_frame(rows, found), _summary(material, found, wanted), rows, tuple(found))
 
 
 def _frame(rows: Rows, found: Sequence[Finding]) -> pl.DataFrame:
@@ -243,6 +249,7 @@ def _summary(material: Material, found: Sequence[Finding], wanted: Sequence[str]
         "files": list(rows.sources),
         "rows": len(rows),
         "flagged": len({index for index, _ in once}),
+        "columns": [dict(one) for one in rows.columns],
         "kind": material.kind,
         "labels": len(material.labels),
         "max_tokens": material.limits.max_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 from balkit.cli.show import Json, frame_out, json_out, progress
 
 if TYPE_CHECKING:
-    from balkit.auditing import Audit
+    from balkit.auditing import Audit, Fixed
     from balkit.tokens import Counter
     from balkit.vectors import Encoder
 
@@ -65,8 +66,9 @@ def audit(
     skip: Annotated[str | None, typer.Option(help="Reasons not to look for, with commas.")] = None,
     show: Annotated[int, typer.Option(help="Rows to print; --json prints all.", min=0)] = 50,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Of a pool: retire the examples that were found, as one version.")
+        bool, typer.Option("--fix", help="Of a pool: retire what was found in its train rows, as one version.")
     ] = False,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Let --fix touch dev and eval too.")] = False,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="End with 0 whatever was found.")] = False,
     reasons: Annotated[
         bool, typer.Option("--reasons", callback=_list_reasons, is_eager=True, help="List the reasons and exit.")
@@ -106,21 +108,23 @@ def audit(
             skip=_listed(skip) or (),
             notify=notify,
         )
-    version = retire(pool, found) if fix and pool is not None and not found.clean else None
+    fixed = retire(pool, found, held_out=held_out) if fix and pool is not None else None
     if as_json:
-        json_out(found.document())
+        json_out(found.document() | ({} if fixed is None else {"fixed": asdict(fixed)}))
     else:
-        _say(found, sources, show=show, version=version)
-    raise typer.Exit(0 if found.clean or version is not None or exit_zero else FINDINGS)
+        _say(found, sources, show=show, fixed=fixed)
+    done = found.clean or (fixed is not None and not fixed.left)
+    raise typer.Exit(0 if done or exit_zero else FINDINGS)
 
 
-def _say(found: Audit, sources: list[str], *, show: int, version: int | None) -> None:
+def _say(found: Audit, sources: list[str], *, show: int, fixed: Fixed | None) -> None:
     summary = found.summary
     named = ", ".join(sources)
+    about = f"{summary['kind']} answers{_columns(summary['columns'])}"
     if found.clean:
-        typer.echo(f"{named}: nothing wrong in {summary['rows']:,} rows ({summary['kind']} answers)")
+        typer.echo(f"{named}: nothing wrong in {summary['rows']:,} rows ({about})")
         return
-    title = f"{named}: {summary['flagged']:,} of {summary['rows']:,} rows ({summary['kind']} answers)"
+    title = f"{named}: {summary['flagged']:,} of {summary['rows']:,} rows ({about})"
     frame_out(found.by_reason(), as_json=False, title=title)
     shown = found.findings if len(summary["files"]) > 1 else found.findings.drop("file")
     if show:
@@ -130,8 +134,18 @@ def _say(found: Audit, sources: list[str], *, show: int, version: int | None) ->
         frame_out(rows, as_json=False, title="\nrows, counted from 0")
     if shown.height > show:
         typer.echo(f"... and {shown.height - show:,} more; --json prints all")
-    if version is not None:
-        typer.echo(f"version {version}: {found.findings['example_id'].n_unique():,} examples retired, none deleted")
+    if fixed is not None:
+        rejected = f", {fixed.rejected:,} worked answers rejected" if fixed.rejected else ""
+        left = f"; {fixed.left:,} of dev and eval left (--held-out)" if fixed.left else ""
+        typer.echo(f"version {fixed.version}: {fixed.retired:,} examples retired{rejected}, none deleted{left}")
+
+
+def _columns(columns: list[dict[str, str]]) -> str:
+    """Which columns were read, where all files have the same."""
+    if not columns or any(one != columns[0] for one in columns):
+        return ""
+    told = (part if part == name else f"{part}: {name}" for part, name in columns[0].items())
+    return f"; {', '.join(told)}".replace("\n", "\\n")
 
 
 def _refuse_fix(sources: list[str]) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -78,6 +78,8 @@ def names_in(source: object, *, rows: int = 100) -> list[str]:
     *inner, suffix = ("", *(part.lower() for part in path.suffixes))
     packing = _PACKINGS.get(suffix)
     kind = inner[-1] if packing and inner else suffix
+    if path.is_dir():
+        return _names_of_folder(path)
     if not path.is_file():
         return []
     try:
@@ -86,12 +88,33 @@ def names_in(source: object, *, rows: int = 100) -> list[str]:
                 header = next(csv.reader(_csv_lines(str(path), stream), delimiter="\t" if kind == ".tsv" else ","), [])
                 return [fields.named(column.strip()) for column in header]
             if kind in _TEXTS:
-                lines = islice((line for _, line in _lines(str(path), stream) if line.strip()), rows)
-                bodies = [json.loads(line) for line in lines]
-                return list(dict.fromkeys(key for body in bodies if isinstance(body, dict) for key in body))
-            return tabular.names_in(stream, kind) if packing is None else []
-    except (Unreadable, ValueError, RecursionError, csv.Error):  # reading the rows says what is wrong
+                return _names_of_lines(_lines(str(path), stream), rows=rows)
+            if packing is None:
+                return tabular.names_in(stream, kind)
+            with _unpacked(stream) as whole:
+                return tabular.names_in(whole, kind)
+    except (Unreadable, ValueError, csv.Error):  # reading the rows says what is wrong
         return []
+
+
+def _names_of_lines(lines: Iterator[tuple[int, str]], *, rows: int) -> list[str]:
+    """The keys of the first rows that can be read."""
+    found: dict[str, None] = {}
+    with suppress(Unreadable):
+        for _, line in islice(((number, line) for number, line in lines if line.strip()), rows):
+            with suppress(ValueError, RecursionError):
+                body = json.loads(line)
+                found |= dict.fromkeys(body if isinstance(body, dict) else ())
+    return list(found)
+
+
+def _names_of_folder(path: Path) -> list[str]:
+    """The columns of a folder that `datasets` wrote."""
+    try:
+        features = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))["features"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return []
+    return [str(name) for name in features] if isinstance(features, dict) else []
 
 
 def _guarded(pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -132,11 +155,18 @@ def _frame_file(path: Path, kind: str, packing: str | None, columns: Columns, *,
         if packing is None:
             yield from tabular.KINDS[kind](name, stream, columns)
             return
-        with tempfile.TemporaryFile() as whole:  # these kinds are read from their end
-            while body := stream.read(2**24):
-                whole.write(body)
-            whole.seek(0)
+        with _unpacked(stream) as whole:
             yield from tabular.KINDS[kind](name, whole, columns)
+
+
+@contextmanager
+def _unpacked(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """The whole of a packed file, for kinds that are read from their end."""
+    with tempfile.TemporaryFile() as whole:
+        while body := stream.read(2**24):
+            whole.write(body)
+        whole.seek(0)
+        yield whole
 
 
 def _lines(name: str, stream: BinaryIO, *, carriage_returns: bool = False) -> Iterator[tuple[int, str]]:

@@ -12,8 +12,9 @@ from balkit.pool import fields, tabular
 from balkit.pool.fields import Columns
 from balkit.pool.files import names_in, read
 from balkit.pool.ingest import Source, sources_of
+from balkit.pool.tabular import is_hub_name
 
-__all__ = ["Columns", "Table", "names_in", "read_whole", "sources_of"]
+__all__ = ["Columns", "Table", "is_hub_name", "names_in", "read_whole", "sources_of"]
 
 _SUFFIXES_WITH_A_HEADER = (".csv", ".tsv")
 

@@ -11,24 +11,15 @@ import polars as pl
 from balkit import answers, languages
 from balkit.recipe import Answers, Synthesis
 from balkit.verify.known import Fault
+from balkit.verify.marks import CONTROL_TOKENS, REFUSES
 
 _FEW = 5  # real examples of a domain below which those of all domains say what is usual
 _LENGTHS = 2  # a new example may be so many times as long as the longest, or as short as the shortest
 _WORDS = 5  # of a free text that is compared
 _READ = 200  # examples whose language is looked at
 _MARKS = {
-    "refusal": re.compile(
-        r"^\W*(?:(?:i['’]?m (?:very |truly |so )?|i am (?:very )?)?(?:sorry|afraid)\b[^.\n]{0,30}?"
-        r"|i apologi[sz]e\b[^.\n]{0,30}?|unfortunately,? )?"
-        r"\bi(?: (?:cannot|can['’]t|won['’]t|will not|could not)|(?:['’]?m| am) (?:unable|not able) to)"
-        r" (?:help|assist|comply|fulfill?|provide|create|generate|produce|write|do that|answer that|continue)\b"
-        r"|\bas an ai (?:language )?model\b|\bas a large language model\b",
-        re.IGNORECASE,
-    ),
-    "control_tokens": re.compile(
-        r"<\|[\w▁｜ -]{2,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<unused\d+>"
-        r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]"
-    ),
+    "refusal": REFUSES,
+    "control_tokens": CONTROL_TOKENS,
     "reply_markup": re.compile(r"```|\"(?:prompt|answer)\"\s*:"),
 }
 
@@ -102,7 +93,10 @@ def answer_fault(row: Mapping[str, str | None], *, expected: Answers, labels: Se
             return Fault("label_outside_set", note=reference)
         own = not expected.labels and reference != row["domain"]
         return Fault("label_contradicts_domain", note=reference) if own else None
-    read = answers.parse(f"Answer: {reference}", kind=expected.kind)
+    if expected.kind == "choice":
+        read = answers.letter(reference)
+    else:
+        read = answers.parse(f"Answer: {reference}", kind=expected.kind)
     if read is None:
         return Fault("answer_unreadable", note=reference)
     if expected.kind == "choice" and read not in answers.offered(prompt):
