@@ -426,7 +426,7 @@ def _at(terminal: int) -> None:
 
 
 class Terminal:
-    """`balkit` in a terminal of its own, which is given up after 60 seconds."""
+    """`balkit` in a terminal of its own, which is given up after three minutes."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         ours, theirs = pty.openpty()
@@ -434,7 +434,7 @@ class Terminal:
         env = {**os.environ, "TERM": "dumb", **environment}
         self.process = subprocess.Popen(command, env=env, pass_fds=[theirs], preexec_fn=lambda: _at(theirs))
         os.close(theirs)
-        self.side, self.deadline, self.seen = ours, time.monotonic() + 60, ""
+        self.side, self.deadline, self.seen = ours, time.monotonic() + 180, ""
 
     def until(self, text: str) -> None:
         """Reads until the text comes."""
