@@ -9,6 +9,7 @@ import unicodedata
 from typing import Any
 
 _SPACE_AT_LINE_END = re.compile(r"[ \t\f\v]+(?=\n|$)")
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 _NOT_WORD = re.compile(r"[\W_]+")
 _LAYOUT = re.compile(r"[${}]|\\(?:left|right)\b|\\[!,;: ]")
 _PAUSE = re.compile(r"[\"'`‘’“”?;:,.](?<!\.(?=\d))")  # a set first is searched for faster than an alternative
@@ -28,6 +29,11 @@ def canonical(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return (_SPACE_AT_LINE_END.sub("", text) if "\n" in text else text).strip()
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text can be stored: half of a surrogate pair cannot."""
+    return text.isascii() or _HALF_PAIR.search(text) is None
 
 
 def normalised(text: str) -> str:

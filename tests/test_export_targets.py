@@ -22,7 +22,7 @@ from test_export import WORDS, Frozen, snapshot_rows, tree
 
 from balkit import frames, student
 from balkit.errors import ExportError, StudentError
-from balkit.exports import TARGETS, Background, Options, export
+from balkit.exports import TARGETS, Background, Options, export, trl_preferences
 from balkit.exports.plain import ESCAPE
 from balkit.exports.rows import families
 
@@ -311,3 +311,11 @@ def test_a_frame_of_examples_gives_families():
         "added_in": 1,
     }  # fmt: skip
     assert families(frames.EXAMPLES.of([row])) == {"x": "x", "y": "x"}
+
+
+@given(st.integers(1, 2_000), st.integers(1, 2_000))
+def test_weighed_wanted_and_unwanted_rows_are_as_near_as_kto_asks(wanted, unwanted):
+    weights = trl_preferences.weights(wanted, unwanted)
+    ratio = weights["desirable_weight"] * wanted / (weights["undesirable_weight"] * unwanted)
+    assert 1 - 1e-9 <= ratio <= 4 / 3 + 1e-9
+    assert min(weights.values()) == 1

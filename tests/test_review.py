@@ -240,6 +240,23 @@ def test_a_verdict_that_cannot_be_is_refused_with_what_to_do(pool: Pool, verdict
     assert pool.version == before
 
 
+def test_a_reference_is_not_fixed_to_that_of_a_retired_example(pool: Pool) -> None:
+    one = case(pool, "3 + 5?")
+    judge(pool, [(one, [Verdict(one.example_id, "fix", reference="9")])])
+    (made,) = cases_of(pool, {ids(pool)["3 + 5?"]: "again"})
+    with pytest.raises(PoolError, match="already, which is retired"):
+        judge(pool, [(made, [Verdict(made.example_id, "fix", reference="8")])])
+    assert "3 + 5?" in ids(pool)
+
+
+def test_a_reference_is_not_fixed_to_that_of_an_eval_example(pool: Pool) -> None:
+    pool.add(pl.DataFrame([{"q": "3 + 5?", "a": "9", "d": "sums"}]), prompt="q", answer="a", domain="d", split="eval")
+    one = case(pool, "3 + 5?")
+    with pytest.raises(PoolError, match="already, which is in use in split eval"):
+        judge(pool, [(one, [Verdict(one.example_id, "fix", reference="9")])])
+    assert accepted(pool) == []
+
+
 # -- files
 
 
@@ -332,6 +349,81 @@ def test_a_file_that_cannot_be_is_named(balkit: Balkit, pool: Pool, name: str) -
         code, _, err = balkit("review", "pool", option, name)
         assert code == 1
         assert name in err
+
+
+def lines(tmp_path: Path, *rows: dict[str, Any]) -> Path:
+    file = tmp_path / "verdicts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize("verdict", ["accept", "reject", "fix"])
+def test_a_file_may_be_applied_again_and_filled_in_further(pool: Pool, tmp_path: Path, verdict: str) -> None:
+    file = tmp_path / "cases.csv"
+    write_cases(cases(pool), file)
+    said = {"verdict": verdict, "fixed_answer": "8" if verdict == "fix" else ""}
+    list(fill(file, {"Guess.": said}))
+    judge(pool, read_verdicts(pool, file))
+    before = accepted(pool)
+    list(fill(file, {"So.": {"verdict": "Accept "}}))
+    judge(pool, read_verdicts(pool, file))
+    assert set(accepted(pool)) == {*before, ("So.\nAnswer: yes", "yes")}
+    assert pool.check() == []
+
+
+def test_a_file_that_fixed_a_reference_says_so_when_it_comes_again(pool: Pool, tmp_path: Path) -> None:
+    old = ids(pool)["3 + 5?"]
+    file = lines(tmp_path, {"example_id": old, "verdict": "fix", "fixed_reference": "9"})
+    judge(pool, read_verdicts(pool, file))
+    with pytest.raises(IngestError) as caught:
+        read_verdicts(pool, file)
+    assert f"it is {ids(pool)['3 + 5?']} now" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"note": "\ud800", "verdict": "reject"}, "the note of reject holds half of a surrogate pair"),
+        ({"fixed_reference": "\ud800", "verdict": "fix"}, "the reference of fix holds half of a surrogate pair"),
+        ({"rationale_id": "\ud800", "verdict": "reject"}, "rationale_id holds half of a surrogate pair"),
+        ({"note": "no verdict"}, "no line says 'verdict'"),
+    ],
+)
+def test_a_line_that_cannot_be_stored_is_told(pool: Pool, tmp_path: Path, line: dict[str, str], said: str) -> None:
+    with pytest.raises(IngestError) as caught:
+        read_verdicts(pool, lines(tmp_path, {"example_id": ids(pool)["3 + 5?"]} | line))
+    assert said in "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("deep.jsonl", "[" * 200_000, "is no JSON"),
+        ("blank.csv", "", "is empty"),
+        ("other.csv", "example_id,note\na,b\n", "no column 'verdict'"),
+        ("marks.csv", "example_id;rationale_id;verdict\na;b;accept\n", "by commas, not by ';'"),
+    ],
+)
+def test_a_file_of_no_verdicts_is_refused(
+    balkit: Balkit, pool: Pool, tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    code, _, err = balkit("review", "pool", "--apply", name)
+    assert (code, said in " ".join(err.split())) == (1, True), err
+
+
+def test_a_cell_of_any_length_comes_back(pool: Pool, tmp_path: Path) -> None:
+    one = case(pool, "3 + 5?")
+    odd = {**vars(one), "prompt": "long " * 40_000}
+    write_cases([Case(**odd)], tmp_path / "cases.csv")
+    assert read_verdicts(pool, tmp_path / "cases.csv") == []
+
+
+def test_a_domain_or_reason_that_nothing_has_is_no_good_news(balkit: Balkit, pool: Pool) -> None:
+    for words in (["conflicts", "pool", "--domain", "nosuch"], ["review", "pool", "--reason", "nosuch"]):
+        code, _, err = balkit(*words)
+        assert (code, "'nosuch'; there are: " in " ".join(err.split())) == (1, True), err
+    assert balkit("review", "pool", "--reason", "vote_thin", "--export", "none.csv")[0] == 0
 
 
 # -- the talk

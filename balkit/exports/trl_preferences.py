@@ -2,7 +2,7 @@
 
 Checked against trl 1.16: `trl dpo --config dpo.yaml` takes preference rows with an explicit prompt, `trl kto` unpaired
 ones. Both cut at `max_length`, 1024 unless set. KTO wants the weighed numbers of wanted and unwanted rows to lie
-between 1:1 and 4:3 (its documentation); the config sets `desirable_weight` where N pairs an example unbalance them.
+between 1:1 and 4:3 (its documentation); the config sets the weight of the fewer ones where they do not.
 """
 
 from __future__ import annotations
@@ -65,11 +65,18 @@ def config(material: Material, *, method: str) -> dict[str, Any]:
     }
     if method == "kto":
         labels = [row["label"] for row in judgements_of(material, "train")]
-        wanted, unwanted = labels.count(True), labels.count(False)
-        found |= {"desirable_weight": round(max(1.0, unwanted / wanted), 3), "undesirable_weight": 1.0}
+        found |= weights(labels.count(True), labels.count(False))
     if "validation" in material.pairs:
         found |= {"dataset_test_split": "validation", "eval_strategy": "epoch"}
     return found
+
+
+def weights(wanted: int, unwanted: int) -> dict[str, float]:
+    """KTO's weights (at least 1, in thousandths) by which wanted rows are to unwanted ones as 1:1 to 4:3."""
+    return {
+        "desirable_weight": max(1000, -(-1000 * unwanted // wanted)) / 1000,
+        "undesirable_weight": max(1000, -(-750 * wanted // unwanted)) / 1000,
+    }
 
 
 def pairs_of(material: Material, part: str) -> Iterator[dict[str, Any]]:

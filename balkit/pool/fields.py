@@ -12,6 +12,7 @@ from functools import cached_property
 from string import Formatter
 from typing import Any
 
+from balkit import texts
 from balkit.pool import chat, database
 
 
@@ -163,9 +164,7 @@ def is_place(part: str) -> bool:
 def as_text(value: object, *, part: str) -> Text:
     """A cell as text; a chat gives its prompt or its answer."""
     if isinstance(value, str):
-        if value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value):
-            return value
-        return Problem("holds half of a surrogate pair, which is no text")
+        return value if texts.is_whole(value) else Problem("holds half of a surrogate pair, which is no text")
     if value is None or isinstance(value, bool):
         return None if value is None else "true" if value else "false"
     if isinstance(value, int):

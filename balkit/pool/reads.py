@@ -61,6 +61,10 @@ class View:
         """The prompts of examples that are out of use, ordered: what nobody should write again."""
         return self._ask("retired_prompts")["prompt"].to_list()
 
+    def stored(self, ids: Sequence[str]) -> pl.DataFrame:
+        """Those of these examples that the pool has, in use or not: example_id, split, retired."""
+        return self._ask("stored", ids=list(ids))
+
     def refused_now(self, snapshot_id: str) -> pl.DataFrame:
         """Rows of a snapshot that could not enter one any more: position, example_id, problem.
 
@@ -89,8 +93,14 @@ class View:
         """All RATIONALES of doubtful examples, with prompt, reference, domain, split, origin and parents of these.
 
         Doubtful are those in use of which one was refused for one of the `reasons`; where `differing` also those whose
-        accepted ones end in different answers. Ordered by example, then version, then id.
+        accepted ones end in different answers. Ordered by example, then version, then id. Raises `PoolError` for a
+        domain that is not there, and for a reason that is neither one of a conflict nor one of this pool.
         """
+        if domain is not None:
+            _refuse_unknown("domain", [domain], among=self.coverage()["domain"].to_list())
+        if not set(reasons) <= set(conflicts.REASONS):
+            known = {*conflicts.REASONS, *self._ask("refused_for")["reason"]}
+            _refuse_unknown("reason", reasons, among=sorted(known))
         found = self._ask("questioned", reasons=list(reasons), differing=differing, domain=domain)
         return found.cast({name: dtype for name, dtype in frames.EXAMPLES.columns.items() if name in found.columns})
 
@@ -170,3 +180,9 @@ class View:
     def _ask(self, name: str, **params: object) -> pl.DataFrame:
         with database.reading(self.folder, wait_s=self.wait_s) as con:
             return database.ask(con, name, version=self.version, **params)
+
+
+def _refuse_unknown(what: str, names: Sequence[str], *, among: Sequence[str]) -> None:
+    for name in names:
+        if name not in among:
+            raise PoolError(f"the pool has no {what} {name!r}; there are: {', '.join(among) or 'none'}")

@@ -6,10 +6,11 @@ own, in one new version. Nothing is deleted: what was refused stays, and a verdi
 
 from balkit.review.cases import Case, cases, cases_of
 from balkit.review.files import read_verdicts, write_cases
-from balkit.review.judging import Undone, Verdict, judge, problems_of, undo
+from balkit.review.judging import Known, Undone, Verdict, judge, problems_of, undo
 
 __all__ = [
     "Case",
+    "Known",
     "Undone",
     "Verdict",
     "cases",

@@ -17,7 +17,7 @@ _EXAMPLE = ("example_id", "prompt", "reference", "domain", "split", "origin", "p
 
 @dataclass(frozen=True)
 class Worked:
-    """A worked answer as it was stored; `times`: how many tries gave this text."""
+    """A worked answer as it was stored; `times`: how many tries gave this text, `ids`: all that were stored of it."""
 
     rationale_id: str
     text: str
@@ -26,6 +26,7 @@ class Worked:
     reason: str | None
     author: str
     times: int = 1
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Case:
         return min(said, key=lambda way: (-way[0], len(way[1]), way[1]))[1] if said else None
 
     def one(self, rationale_id: str) -> Worked | None:
-        """The worked answer of this id."""
-        return next((one for one in self.worked if one.rationale_id == rationale_id), None)
+        """The worked answer of this id, or of another that was stored of the same text."""
+        return next((one for one in self.worked if rationale_id in (one.rationale_id, *one.ids)), None)
 
 
 def cases(pool: Pool, *, reasons: Sequence[str] = (), domain: str | None = None, settled: bool = False) -> list[Case]:
@@ -102,7 +103,8 @@ def _worked(rows: Iterable[Mapping[str, Any]]) -> list[Worked]:
     for row in rows:
         key = texts.normalised(row["text"])
         times = found[key].times + 1 if key in found else 1
+        ids = (*(found[key].ids if key in found else ()), row["rationale_id"])
         kept = found[key] if key in found and (found[key].accepted or not row["accepted"]) else None
         values = {name: getattr(kept, name) if kept else row[name] for name in columns}
-        found[key] = Worked(**values, times=times)
+        found[key] = Worked(**values, times=times, ids=ids)
     return sorted(found.values(), key=lambda one: (one.accepted, -one.times, one.rationale_id))

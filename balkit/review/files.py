@@ -6,12 +6,13 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from balkit import texts
 from balkit.errors import IngestError, PoolError
 from balkit.pool import Pool
 from balkit.review.cases import Case, cases_of
-from balkit.review.judging import Verdict, problems_of
+from balkit.review.judging import Known, Verdict, problems_of
 
 #: What a line says, and what a person may fill in.
 SHOWN = (
@@ -21,6 +22,8 @@ SHOWN = (
 FILLED_IN = ("verdict", "fixed_answer", "fixed_reference", "fixed_rationale", "note")
 
 _VERDICTS = ("accept", "reject", "fix")
+#: The longest cell in characters; csv alone stops at 131,072.
+_CELL = 1 << 30
 #: What a spreadsheet takes for a formula; in CSV an apostrophe goes before it, and before an apostrophe.
 _ESCAPED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
@@ -54,8 +57,8 @@ def read_verdicts(pool: Pool, path: Path) -> list[tuple[Case, list[Verdict]]]:
     """The verdicts of a file by case, in the file's order; lines without one are passed over.
 
     Nothing but the ids and what a person fills in is read. Raises `IngestError` with every problem and its line (from
-    1): no JSON object, an unknown column, verdict, example or rationale, two verdicts on one worked answer, and what
-    `problems_of` finds.
+    1): no JSON object, an unknown column, verdict, example or rationale, two verdicts on one worked answer, no column
+    for verdicts, and what `problems_of` finds.
     """
     problems: list[str] = []
     rows: dict[str, list[tuple[int, Verdict]]] = {}
@@ -64,18 +67,27 @@ def read_verdicts(pool: Pool, path: Path) -> list[tuple[Case, list[Verdict]]]:
         if said is not None:
             rows.setdefault(said.example_id, []).append((number, said))
     found = {case.example_id: case for case in cases_of(pool, dict.fromkeys(rows, "file"))}
-    domains = pool.coverage()["domain"].to_list() if rows else []
+    known = Known.of(pool, [(case, [one for _, one in rows[example_id]]) for example_id, case in found.items()])
+    now = _fixed(pool) if len(found) < len(rows) else {}
     for example_id, some in rows.items():
         first = f"{path}:{some[0][0]}"
         if example_id not in found:
-            problems.append(f"{first}: the pool has no example {example_id!r} in use")
+            problems.append(f"{first}: the pool has no example {example_id!r} in use{now.get(example_id, '')}")
             continue
         problems += _doubled(some, path=path)
         verdicts = [one for _, one in some]
-        problems += [f"{first}: {said}" for said in problems_of(found[example_id], verdicts, domains=domains)]
+        problems += [f"{first}: {said}" for said in problems_of(found[example_id], verdicts, known=known)]
     if problems:
         raise IngestError(f"{path}: no verdict was stored", problems)
     return [(found[example_id], [one for _, one in some]) for example_id, some in rows.items()]
+
+
+def _fixed(pool: Pool) -> dict[str, str]:
+    """What is to be said of examples whose reference was fixed before."""
+    reviews = pool.at(pool.version).reviews().select("example_id", "detail")
+    made = {example_id: json.loads(detail).get("example") for example_id, detail in reviews.iter_rows()}
+    said = ": its reference was fixed, it is {} now; take its lines out"
+    return {example_id: said.format(new) for example_id, new in made.items() if new}
 
 
 def _lines(case: Case) -> Iterator[dict[str, Any]]:
@@ -91,31 +103,49 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
 
 def _read(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Each line with its number; CSV cells as they were before they were escaped, empty ones as None."""
-    ending = _ending(path)
+    read = _csv_lines if _ending(path) == ".csv" else _json_lines
+    longest = csv.field_size_limit(_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if ending == ".csv":
-                reader = csv.DictReader(file)
-                for row in reader:
-                    if None in row or None in row.values():
-                        problems.append(f"{path}:{reader.line_num}: has not as many cells as the first line")
-                        continue
-                    yield reader.line_num, {name: _uncell(cell) for name, cell in row.items()}
-                return
-            for number, text in enumerate(file, 1):
-                if not text.strip():
-                    continue
-                try:
-                    row = json.loads(text)
-                except ValueError as error:
-                    problems.append(f"{path}:{number}: is no JSON: {error}")
-                    continue
-                if isinstance(row, dict):
-                    yield number, row
-                else:
-                    problems.append(f"{path}:{number}: is no JSON object")
+            yield from read(file, path, problems)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise IngestError(f"{path}: cannot be read", [str(error)]) from error
+    finally:
+        csv.field_size_limit(longest)
+
+
+def _csv_lines(file: TextIO, path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(file)
+    names = list(reader.fieldnames or ())
+    if "verdict" not in names:
+        other = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
+        why = "has no column 'verdict'" if other is None else f"separate its cells by commas, not by {other!r}"
+        problems.append(f"{path}:1: {why if names else 'is empty'}")
+        return
+    for row in reader:
+        if None in row or None in row.values():
+            problems.append(f"{path}:{reader.line_num}: has not as many cells as the first line")
+            continue
+        yield reader.line_num, {name: _uncell(cell) for name, cell in row.items()}
+
+
+def _json_lines(file: TextIO, path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    before, rows, judged = len(problems), 0, 0
+    for number, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{path}:{number}: is no JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            rows, judged = rows + 1, judged + ("verdict" in row)
+            yield number, row
+        else:
+            problems.append(f"{path}:{number}: is no JSON object")
+    if rows and not judged and len(problems) == before:
+        problems.append(f"{path}: no line says 'verdict'")
 
 
 def _verdict(line: Mapping[str, Any], *, where: str, problems: list[str]) -> Verdict | None:
@@ -126,7 +156,10 @@ def _verdict(line: Mapping[str, Any], *, where: str, problems: list[str]) -> Ver
     values = {name: _text(line.get(name)) for name in ("example_id", "rationale_id", *FILLED_IN)}
     odd = [name for name in values if not isinstance(line.get(name), str | None)]
     problems += [f"{where}: {name} is {line[name]!r}, not a text" for name in odd]
-    verdict, fixed = values["verdict"], [name for name in FILLED_IN[1:4] if values[name]]
+    odd = [name for name in ("example_id", "rationale_id") if not texts.is_whole(values[name] or "")]
+    problems += [f"{where}: {name} holds half of a surrogate pair, which is no text" for name in odd]
+    verdict = None if values["verdict"] is None else values["verdict"].strip().casefold()
+    fixed = [name for name in FILLED_IN[1:4] if values[name]]
     if verdict is None and fixed:
         problems.append(f"{where}: {fixed[0]} is filled in, and verdict is not; write fix there")
     if verdict is not None and verdict not in _VERDICTS:

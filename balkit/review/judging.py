@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from balkit.review.cases import Case, Worked
 
 #: How a person's work is signed.
 PERSON = "person"
+#: What a person may have typed into a verdict.
+_WRITTEN = ("rationale", "answer", "reference", "note")
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,29 @@ class Undone:
     example_ids: tuple[str, ...]
 
 
-def problems_of(case: Case, verdicts: Sequence[Verdict], *, domains: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class Known:
+    """What verdicts are held against: a pool's `domains`, and `stored`, what it has of the examples that they make.
+
+    `stored` says by `example_id` what became of such an example, such as "in use in split eval".
+    """
+
+    domains: Sequence[str]
+    stored: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pool: Pool, judged: Sequence[tuple[Case, Sequence[Verdict]]]) -> Known:
+        """Of a pool as it is now."""
+        made = [texts.example_id(case.prompt, new) for case, some in judged if (new := _reference(some)) is not None]
+        view = pool.at(pool.version)
+        rows = view.stored(made).iter_rows() if made else ()
+        stored = {example: "retired" if gone else f"in use in split {split}" for example, split, gone in rows}
+        return cls(view.coverage()["domain"].to_list(), stored)
+
+
+def problems_of(case: Case, verdicts: Sequence[Verdict], *, known: Known) -> list[str]:
     """Why these verdicts on one case cannot be stored, each in a sentence; empty when they can."""
-    return _Judged(case, verdicts, domains).problems()
+    return _Judged(case, verdicts, known).problems()
 
 
 def judge(pool: Pool, judged: Sequence[tuple[Case, Sequence[Verdict]]], *, message: str | None = None) -> int:
@@ -59,8 +81,8 @@ def judge(pool: Pool, judged: Sequence[tuple[Case, Sequence[Verdict]]], *, messa
     (its reference, where the old one's domain was that), split and origin, the old one is retired, and the worked
     answers that end in the new reference are accepted with it.
     """
-    domains = pool.coverage()["domain"].to_list()
-    parts = [_Judged(case, verdicts, domains) for case, verdicts in judged]
+    known = Known.of(pool, judged)
+    parts = [_Judged(case, verdicts, known) for case, verdicts in judged]
     problems = [problem for part in parts for problem in part.problems()]
     if problems:
         raise PoolError("; ".join(problems))
@@ -102,6 +124,18 @@ def undo(pool: Pool) -> Undone | None:
     return Undone(version, ids)
 
 
+def _reference(verdicts: Sequence[Verdict]) -> str | None:
+    """The reference that they fix, as it is stored."""
+    given = next((one.reference for one in verdicts if one.reference is not None), None)
+    return None if given is None else texts.canonical(given)
+
+
+def _one_id(case: Case, rationale_id: str | None) -> str | None:
+    """The id that a case shows a worked answer under, where it is known."""
+    found = None if rationale_id is None else case.one(rationale_id)
+    return rationale_id if found is None else found.rationale_id
+
+
 def _decision(example_id: str, domain: str, *, kept: bool, reason: str, **detail: Any) -> dict[str, object]:
     said = {name: value for name, value in detail.items() if value is not None}
     body = json.dumps(said, ensure_ascii=False, sort_keys=True)
@@ -115,7 +149,7 @@ class _Judged:
 
     case: Case
     verdicts: Sequence[Verdict]
-    domains: Sequence[str]
+    known: Known
     decisions: list[dict[str, object]] = field(default_factory=list)
     rationales: list[dict[str, object]] = field(default_factory=list)
     examples: list[dict[str, object]] = field(default_factory=list)
@@ -132,8 +166,7 @@ class _Judged:
     @cached_property
     def reference(self) -> str | None:
         """The fixed reference, as it is stored."""
-        given = next((one.reference for one in self.verdicts if one.reference is not None), None)
-        return None if given is None else texts.canonical(given)
+        return _reference(self.verdicts)
 
     @cached_property
     def example_id(self) -> str:
@@ -164,9 +197,14 @@ class _Judged:
             yield "the new reference is empty"
         elif self.example_id == case.example_id and self.reference is not None:
             yield f"the new reference is the one that it has, {case.reference!r}"
-        elif self.domain not in self.domains:
+        elif self.domain not in self.known.domains:
             yield f"its domain is its reference, and the pool has no domain {self.domain!r}"
-        seen = [one.rationale_id for one in self.verdicts]
+        elif self.reference is not None and self.example_id in self.known.stored:
+            yield (
+                f"its prompt with the reference {self.reference!r} is example {self.example_id[:12]} already, which is "
+                f"{self.known.stored[self.example_id]}: retire this one instead, or leave it"
+            )
+        seen = [_one_id(case, one.rationale_id) for one in self.verdicts]
         if len(seen) > len(set(seen)):
             yield "one worked answer is given two verdicts"
         for verdict in self.verdicts:
@@ -174,8 +212,11 @@ class _Judged:
 
     def _problems_of(self, verdict: Verdict) -> Iterator[str]:
         worked = self._worked(verdict)
+        halves = [name for name in _WRITTEN if not texts.is_whole(getattr(verdict, name) or "")]
         given = [name for name in ("rationale", "answer", "reference") if getattr(verdict, name) is not None]
-        if verdict.rationale_id is not None and not worked:
+        if halves:
+            yield f"the {halves[0]} of {verdict.verdict} holds half of a surrogate pair, which is no text"
+        elif verdict.rationale_id is not None and not worked:
             yield f"has no worked answer {verdict.rationale_id!r}"
         elif verdict.verdict == "fix" and not given:
             yield "fix says neither another rationale, nor another answer, nor another reference"

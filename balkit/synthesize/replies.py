@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
+from balkit import texts
+
 #: What a reply is to be: asked of the provider where it can be, and always checked here.
 SCHEMA = (
     '{"additionalProperties":false,"properties":{"examples":{"items":{"additionalProperties":false,"properties":'
@@ -35,7 +37,6 @@ _COMMANDS = (
     "|underline|underbrace|union|uparrow|upsilon|u(?![0-9a-fA-F]{4})"
 )
 _LATEX = re.compile(rf"(?<!\\)((?:\\\\)*)\\(?=(?:{_COMMANDS})(?![a-z])|[^\"\\/bfnrtu])")
-_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
 #: What such commands become when JSON swallows their backslash.
 _SWALLOWED = re.compile(r"[\x08\x0c]|\t(?:ext|imes|an|au|heta|frac|riangle|o\b)|\r(?:ight|ho|angle)|\n(?:eq|abla)")
 
@@ -137,8 +138,7 @@ def _rationale(entry: dict[str, Any]) -> str | None:
 
 
 def _is_text(value: Any) -> TypeGuard[str]:
-    """Whether it is a text that can be stored: half of a surrogate pair cannot."""
-    return isinstance(value, str) and not _HALF_PAIR.search(value)
+    return isinstance(value, str) and texts.is_whole(value)
 
 
 def _second_try(body: str) -> Any:

@@ -28,6 +28,12 @@ ORDER BY example_id;
 -- The prompts of the examples that are out of use at a version.
 SELECT DISTINCT prompt FROM labelled_at($version) WHERE retired ORDER BY prompt;
 
+-- name: stored
+-- What these examples are at a version, the retired ones among them.
+SELECT example_id, split, retired FROM labelled_at($version)
+WHERE list_contains($ids, example_id)
+ORDER BY example_id;
+
 -- name: leaking
 -- The examples in use outside of eval whose normalised prompt stands in eval at a version.
 SELECT l.example_id
@@ -113,6 +119,10 @@ FROM rationales
 SEMI JOIN (SELECT example_id FROM decisions WHERE step = 'review' AND added_in <= $version) USING (example_id)
 WHERE added_in <= $version
 ORDER BY example_id, rationale_id;
+
+-- name: refused_for
+-- What worked answers known at a version were refused for.
+SELECT DISTINCT reason FROM rationales WHERE NOT accepted AND added_in <= $version ORDER BY reason;
 
 -- name: questioned
 -- All rationales of the examples in use of which one was refused for one of $reasons or, where $differing is asked for,
