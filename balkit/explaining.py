@@ -69,6 +69,7 @@ class Explanation:
     stands_for      real examples of its domain of which it is the nearest chosen row, itself included; 0 if not chosen
     represented_by  the nearest other row that was taken, or None where its domain has none
     never           why it could not be chosen at all, or None
+    since           what became of it after the choice: another domain or split, retired; domain and split are of before
     """
 
     example_id: str
@@ -81,10 +82,29 @@ class Explanation:
     stands_for: int
     represented_by: Neighbour | None
     never: str | None
+    since: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An example as a choice saw it.
+
+    there    False where it came into the pool later
+    retired  why it was out of use already, or None
+    """
+
+    example_id: str
+    prompt: str
+    domain: str
+    split: str
+    origin: str
+    there: bool
+    retired: str | None
+    since: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -95,10 +115,12 @@ class Choice:
     decisions  DECISIONS of the choosing and of worked answers, with their stage
     measures   MEASURES of the last stage
     quotas     rows by stage and domain
+    version    of the pool, that was chosen from
     """
 
     pool: Pool
     basis: Basis
+    version: int
     source: str
     taken: pl.DataFrame
     decisions: pl.DataFrame
@@ -107,25 +129,33 @@ class Choice:
     encode: Encode
 
     @classmethod
-    def planned(cls, pool: Pool, plan: Recipe) -> Choice:
-        """What stage 1 of a recipe would take, if every worked answer were accepted. Later stages need a student."""
-        basis, encode = Basis.of(pool, plan), Vectors(pool.path / "vectors", make_encoder(plan.vectors)).of
+    def planned(cls, pool: Pool, plan: Recipe, *, example: str | None = None) -> Choice:
+        """What stage 1 of a recipe would take, if every worked answer were accepted. Later stages need a student.
+
+        With an `example` (its id or the beginning of it) of its domain alone. Raises `PoolError` for none or several.
+        """
+        version = pool.version
+        basis, encode = Basis.of(pool, plan, at=version), Vectors(pool.path / "vectors", make_encoder(plan.vectors)).of
         quotas, within = basis.quotas(1), Within.of(basis.clusters, policy=plan.balance, stages=plan.stages)
+        real = basis.real
+        if example is not None:
+            domain = _newest(pool, example, domain_set=plan.domain_set)["domain"]
+            real, quotas = real.filter(pl.col("domain") == domain), {domain: quotas.get(domain, 0)}
         decisions = assemble.rank(
             quotas,
-            real=basis.real,
+            real=real,
             rows=frames.SNAPSHOT_ROWS.empty(),
             scores=frames.SCORES.empty(),
             stage=1,
             choosing=assemble.Choosing(plan.seed, plan.select, plan.rationale.per_example, encode, within),
         ).with_columns(stage=pl.lit(1, dtype=pl.Int64))
-        kept = basis.real.join(decisions.filter("kept"), on="example_id", how="semi")
+        kept = real.join(decisions.filter("kept"), on="example_id", how="semi")
         taken = kept.select(
             "example_id", "domain", "prompt", "origin", stage=pl.lit(1, dtype=pl.Int64), copy=pl.lit(0, dtype=pl.Int64)
         )
-        found = measuring.measures(taken, real=basis.real, quotas=quotas, stage=1, encode=encode)
+        found = measuring.measures(taken, real=real, quotas=quotas, stage=1, encode=encode)
         source = f"stage 1 of {plan.name}, as planned"
-        return cls(pool, basis, source, taken, decisions, found, {1: quotas}, encode)
+        return cls(pool, basis, version, source, taken, decisions, found, {1: quotas}, encode)
 
     @classmethod
     def of_run(cls, pool: Pool, run: str | None = None) -> Choice:
@@ -152,7 +182,7 @@ class Choice:
             measured = measuring.measures(taken, real=basis.real, quotas=quotas[last], stage=last, encode=encode)
         decisions = pool.decisions(run_id=run_id).filter(pl.col("step").is_in(["select", "rationale"]))
         source = f"run {run_id[:12]} ({plan.name})"
-        return cls(pool, basis, source, taken, decisions, measured, quotas, encode)
+        return cls(pool, basis, record.base_version, source, taken, decisions, measured, quotas, encode)
 
     def by_domain(self) -> pl.DataFrame:
         """One row a domain: how many real examples it has, and how well what was taken stands for them.
@@ -182,23 +212,23 @@ class Choice:
 
     def explain(self, example: str) -> Explanation:
         """Why an example is in or not; its id or the beginning of it. Raises `PoolError` for none or several."""
-        found = self._found(example)
-        real = self.basis.real.filter(pl.col("domain") == found["domain"]).sort("example_id")
-        rows = self._once.filter(pl.col("domain") == found["domain"])
-        mine = self._once.filter(pl.col("example_id") == found["example_id"])
-        never = None if found["example_id"] in set(real["example_id"]) or mine.height else self._never(found)
-        stages = () if never or found["origin"] != "source" else tuple(self._placed(found, s) for s in self.quotas)
+        seen = self._seen(example)
+        real = self.basis.real.filter(pl.col("domain") == seen.domain).sort("example_id")
+        rows = self._once.filter(pl.col("domain") == seen.domain)
+        mine = rows.filter(pl.col("example_id") == seen.example_id)
+        never = None if seen.example_id in set(real["example_id"]) or mine.height else self._never(seen)
         return Explanation(
-            example_id=found["example_id"],
-            domain=found["domain"],
-            split=found["split"],
-            prompt=found["prompt"],
+            example_id=seen.example_id,
+            domain=seen.domain,
+            split=seen.split,
+            prompt=seen.prompt,
             source=self.source,
             chosen=bool(mine.height),
-            stages=stages,
-            stands_for=self._stands_for(found["example_id"], real, rows) if mine.height else 0,
-            represented_by=self._nearest(found, rows.filter(pl.col("example_id") != found["example_id"])),
+            stages=() if never else self._stages(seen, taken=mine["stage"].min()),
+            stands_for=self._stands_for(seen.example_id, real, rows) if mine.height else 0,
+            represented_by=self._nearest(seen, rows.filter(pl.col("example_id") != seen.example_id)),
             never=never,
+            since=seen.since,
         )
 
     @cached_property
@@ -206,63 +236,86 @@ class Choice:
         """The rows taken, an example once, in its first stage."""
         return self.taken.sort("stage", maintain_order=True).unique("example_id", keep="first").sort("example_id")
 
-    def _found(self, example: str) -> dict[str, Any]:
-        every = self.pool.examples(domain_set=self.basis.recipe.domain_set)
-        found = every.filter(pl.col("example_id").str.starts_with(example.lower()))
-        if found.is_empty():
-            raise PoolError(
-                f"{self.pool.path}: no example in use has an id that begins with {example!r}; "
-                'find one with: balkit sql POOL "SELECT example_id, prompt FROM examples"'
-            )
-        if found.height > 1:
-            some = ", ".join(found["example_id"].str.head(len(example) + 6).head(5))
-            raise PoolError(f"{found.height} examples have ids that begin with {example!r}: {some}; give more of it")
-        return found.row(0, named=True)
+    def _seen(self, example: str) -> _Seen:
+        now = _newest(self.pool, example, domain_set=self.basis.recipe.domain_set)
+        before = _states(self.pool, now["example_id"], domain_set=self.basis.recipe.domain_set, version=self.version)
+        mine = self._once.filter(pl.col("example_id") == now["example_id"]).with_columns(retired=False)
+        then = next(pl.concat([mine, before], how="diagonal").iter_rows(named=True), now)
+        reason = self._retired(now["example_id"]) if now["retired"] else None
+        there, gone = bool(before.height), then is not now and then["retired"]
+        since = [
+            f"labelled {now['domain']}" if now["domain"] != then["domain"] else None,
+            f"moved to the {now['split']} split" if now["split"] != then["split"] else None,
+            f"retired ({reason})" if reason is not None and not gone else None,
+        ]
+        return _Seen(
+            **{name: then[name] for name in ("example_id", "prompt", "domain", "split", "origin")},
+            there=there,
+            retired=reason if gone else None,
+            since=tuple(said for said in since if said),
+        )
 
-    def _never(self, found: Mapping[str, Any]) -> str:
+    def _retired(self, example_id: str) -> str:
+        """Why an example is out of use."""
+        found = self.pool.sql("SELECT reason FROM retirements WHERE example_id = ? ORDER BY added_in", [example_id])
+        return str(found["reason"][0])
+
+    def _never(self, seen: _Seen) -> str:
         """Why an example is no candidate."""
-        if found["split"] != "train":
-            return f"it is of the {found['split']} split, and only train is chosen from"
-        if found["origin"] != "source":
+        if seen.retired is not None:
+            return f"it was out of use already: retired ({seen.retired})"
+        if seen.origin != "source":
             return "a teacher wrote it, and only real examples are chosen; none of it was taken"
-        if found["example_id"] in set(self.pool.leaking()):
-            return "its prompt stands in the eval split too"
-        return "it came into the pool after the run began; `balkit run --new` would see it"
+        if not seen.there:
+            return "it came into the pool after the run began; `balkit run --new` would see it"
+        if seen.split != "train":
+            return f"it is of the {seen.split} split, and only train is chosen from"
+        return "its prompt stands in the eval split too"
 
-    def _placed(self, found: Mapping[str, Any], stage: int) -> Placed:
+    def _stages(self, seen: _Seen, *, taken: Any) -> tuple[Placed, ...]:
+        """What each stage says of an example, up to the one that took it."""
+        if seen.origin != "source":
+            return (Placed(taken, "", None, self._quota(seen, taken), kept=True, reason="written by the teacher"),)
+        return tuple(self._placed(seen, stage) for stage in self.quotas if taken is None or stage <= taken)
+
+    def _quota(self, seen: _Seen, stage: int) -> int:
+        """Examples that its domain was to give."""
+        return examples_for(self.quotas[stage].get(seen.domain, 0), per_example=self.basis.recipe.rationale.per_example)
+
+    def _placed(self, seen: _Seen, stage: int) -> Placed:
         """What a stage's choice says of the example."""
-        domain = found["domain"]
-        quota = examples_for(self.quotas[stage].get(domain, 0), per_example=self.basis.recipe.rationale.per_example)
+        quota = self._quota(seen, stage)
         here = self.decisions.filter(pl.col("stage") == stage)
-        mine = here.filter((pl.col("example_id") == found["example_id"]) & (pl.col("step") == "select"))
+        mine = here.filter((pl.col("example_id") == seen.example_id) & (pl.col("step") == "select"))
         if mine.height:
             said = mine.row(0, named=True)
+            reason = said["reason"]
+            if reason.endswith("not among the candidates"):
+                reason += f" (select.candidates: {self.basis.recipe.select.candidates} times the quota were scored)"
             return Placed(
                 stage=stage,
                 quota=quota,
+                reason=reason,
                 gain_is=None if said["gain"] is None else _GAINS.get(said["method"]),
-                **{name: said[name] for name in ("method", "rank", "kept", "reason", "gain", "detail")},
+                **{name: said[name] for name in ("method", "rank", "kept", "gain", "detail")},
             )
-        methods = here.filter((pl.col("step") == "select") & (pl.col("domain") == domain))["method"].to_list()
+        methods = here.filter((pl.col("step") == "select") & (pl.col("domain") == seen.domain))["method"].to_list()
         method = methods[0] if methods else ""
-        return Placed(stage, method, None, quota, kept=False, reason=self._unranked(found, stage, quota))
+        return Placed(stage, method, None, quota, kept=False, reason=self._unranked(seen, stage, quota))
 
-    def _unranked(self, found: Mapping[str, Any], stage: int, quota: int) -> str:
-        """Why a stage's decisions do not know of an example."""
-        before = self._once.filter((pl.col("example_id") == found["example_id"]) & (pl.col("stage") < stage))
-        if before.height:
-            return f"taken in stage {before['stage'][0]} already"
+    def _unranked(self, seen: _Seen, stage: int, quota: int) -> str:
+        """Why a stage's decisions do not know of an example that no stage before took."""
         refused = self.decisions.filter(
-            (pl.col("example_id") == found["example_id"]) & (pl.col("step") == "rationale") & (pl.col("stage") < stage)
+            (pl.col("example_id") == seen.example_id) & (pl.col("step") == "rationale") & (pl.col("stage") < stage)
         )
         if refused.height:
             return f"its worked answer was refused in stage {refused['stage'][0]}: {refused['reason'][0]}"
         return f"below quota: ranked after the first {3 * quota + 100}, which alone are kept"
 
-    def _nearest(self, found: Mapping[str, Any], rows: pl.DataFrame) -> Neighbour | None:
+    def _nearest(self, seen: _Seen, rows: pl.DataFrame) -> Neighbour | None:
         if rows.is_empty():
             return None
-        alike = self.encode(rows["prompt"].to_list()) @ self.encode([found["prompt"]])[0]
+        alike = self.encode(rows["prompt"].to_list()) @ self.encode([seen.prompt])[0]
         best = int(np.argmax(alike))
         row = rows.row(best, named=True)
         distance = round(max(0.0, 1 - float(alike[best])), 6)
@@ -273,7 +326,39 @@ class Choice:
         return int((nearest == rows["example_id"].to_list().index(example_id)).sum())
 
 
+def _states(pool: Pool, begins: str, *, domain_set: str | None, version: int) -> pl.DataFrame:
+    """Examples whose ids begin so, as they were at a version, retired ones too."""
+    return pool.sql(
+        "SELECT example_id, prompt, domain, split, origin, retired FROM labelled_in_at($version, $domain_set) "
+        "WHERE starts_with(example_id, $begins) ORDER BY example_id",
+        {"version": version, "domain_set": domain_set, "begins": begins},
+    )
+
+
+def _newest(pool: Pool, example: str, *, domain_set: str | None) -> dict[str, Any]:
+    """The one example whose id begins so, as it is now."""
+    begins = example.strip().lower()
+    found = _states(pool, begins, domain_set=domain_set, version=pool.version)
+    if found.is_empty():
+        raise PoolError(
+            f"{pool.path}: no example has an id that begins with {begins!r}; "
+            'find one with: balkit sql POOL "SELECT example_id, prompt FROM examples"'
+        )
+    if found.height > 1:
+        shown = [
+            f"\n  {row['example_id'][: len(begins) + 8]} ({row['domain']}) {row['prompt'][:60]!r}"
+            for row in found.head(5).iter_rows(named=True)
+        ]
+        more = "\n  ..." if found.height > len(shown) else ""
+        raise PoolError(
+            f"{found.height} examples have ids that begin with {begins!r}; give more of it:{''.join(shown)}{more}"
+        )
+    return found.row(0, named=True)
+
+
 def _run_id(pool: Pool, run: str | None) -> str:
+    if run is not None and not run.strip():
+        raise RunError("no run has an empty id; give the beginning of one, or latest")
     known = pool.snapshots().sort("version")["run_id"].unique(maintain_order=True).to_list()
     if not known:
         raise RunError(f"{pool.path}: no run has chosen anything yet; --recipe shows what one would choose")

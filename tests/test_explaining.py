@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from small import Rule, make_pool, make_recipe
+from small import Rule, make_pool, make_recipe, rows
 
 from balkit import recipe as recipes
 from balkit.cli import main
@@ -69,10 +71,10 @@ def test_every_chosen_example_says_so_and_they_stand_for_all(ran: tuple[Pool, Re
         assert found.chosen
         stood_for[row["domain"]] += found.stands_for
         written += row["origin"] == "synthetic"
-        if row["origin"] == "source":
-            (placed,) = [placed for placed in found.stages if placed.kept]
-            assert placed.stage == row["stage"]
-            assert placed.rank is not None
+        (placed,) = [placed for placed in found.stages if placed.kept]
+        assert placed == found.stages[-1]
+        assert placed.stage == row["stage"]
+        assert (placed.rank is None) == (row["origin"] == "synthetic") == (placed.reason == "written by the teacher")
     assert stood_for == {"bird": 3, "fruit": 40, "tool": 12}
     assert written
 
@@ -106,10 +108,66 @@ def test_an_example_that_is_no_candidate_says_what_it_is(ran: tuple[Pool, Recipe
 
 def test_an_id_that_is_unknown_or_of_several_says_so(ran: tuple[Pool, Recipe]) -> None:
     choice = Choice.of_run(ran[0])
-    with pytest.raises(PoolError, match="no example in use has an id that begins with 'xyz'"):
+    with pytest.raises(PoolError, match="no example has an id that begins with 'xyz'"):
         choice.explain("xyz")
-    with pytest.raises(PoolError, match="examples have ids that begin with ''"):
+    with pytest.raises(PoolError, match=r"examples have ids that begin with ''; give more of it:\n  \w+ \(\w+\) 'Box "):
         choice.explain("")
+
+
+def test_a_written_example_of_a_domain_without_real_ones_stands_for_none(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path / "pool", sizes={"fruit": 12, "tool": 6})  # birds are in eval alone
+    plan = make_recipe(select=SELECT, stages=1, balance={"policy": "uniform"})
+    run(pool, plan, teacher=Scripted(Rule()), train=False)
+    choice = Choice.of_run(pool)
+    birds = choice.taken.filter(pl.col("domain") == "bird")["example_id"].unique()
+    assert len(birds)
+    for example in birds:
+        found = choice.explain(example)
+        assert (found.chosen, found.stands_for) == (True, 0)
+
+
+def test_a_pool_that_has_changed_since_does_not_change_what_a_run_did(ran: tuple[Pool, Recipe], tmp_path: Path) -> None:
+    pool = Pool.open(shutil.copytree(ran[0].path, tmp_path / "pool"))
+    before = Choice.of_run(pool)
+    chosen = before.taken.filter((pl.col("origin") == "source") & (pl.col("domain") == "fruit"))["example_id"].unique()
+    left = before.basis.real.filter((pl.col("domain") == "fruit") & ~pl.col("example_id").is_in(chosen.implode()))
+    relabelled, retired, moved, kept_out = chosen.sort()[0], chosen.sort()[1], chosen.sort()[2], left["example_id"][0]
+    told = {example: before.explain(example) for example in (relabelled, retired, moved, kept_out)}
+    labels = [(relabelled, "gadget", "train"), (moved, "fruit", "eval"), (kept_out, "gadget", "train")]
+    pool.relabel(pl.DataFrame(labels, ["example_id", "domain", "split"], orient="row"), message="changed")
+    pool.retire([retired], reason="wrong answer")
+    columns = {"prompt": "question", "answer": "answer", "domain": "topic"}
+    pool.add(pl.DataFrame(rows("fruit", 1, seed=9)), **columns)
+    after = Choice.of_run(pool)
+    for example, since in (
+        (relabelled, "labelled gadget"),
+        (retired, "retired (wrong answer)"),
+        (moved, "moved to the eval split"),
+        (kept_out, "labelled gadget"),
+    ):
+        assert after.explain(example) == replace(told[example], since=(since,))
+    new = pool.examples().filter(pl.col("added_in") == pool.version)["example_id"][0]
+    assert "after the run began" in str(after.explain(new).never)
+    planned = Choice.planned(pool, ran[1])
+    assert "retired (wrong answer)" in str(planned.explain(retired).never)
+    assert planned.explain(new).never is None
+
+
+def test_a_plan_for_one_example_ranks_its_domain_alone_and_says_the_same(ran: tuple[Pool, Recipe]) -> None:
+    pool, recipe = ran
+    every = Choice.planned(pool, recipe)
+    example = every.basis.real.filter(pl.col("domain") == "tool")["example_id"][0]
+    alone = Choice.planned(pool, recipe, example=example[:16])
+    assert alone.decisions["domain"].unique().to_list() == ["tool"]
+    assert alone.explain(example) == every.explain(example)
+
+
+def test_what_was_no_candidate_for_a_score_says_what_bounded_them(ran: tuple[Pool, Recipe]) -> None:
+    choice = Choice.of_run(ran[0])
+    limit, reason = choice.basis.recipe.select.candidates, "unscored: not among the candidates"
+    choice = replace(choice, decisions=choice.decisions.with_columns(reason=pl.lit(reason)))
+    (placed, *_) = choice.explain(choice.basis.real["example_id"][0]).stages
+    assert placed.reason == f"{reason} (select.candidates: {limit} times the quota were scored)"
 
 
 def test_a_pool_without_runs_and_an_unknown_run_say_so(ran: tuple[Pool, Recipe], tmp_path: Path) -> None:
@@ -141,11 +199,21 @@ def test_the_command_shows_domains_and_explains_one(
     example = Choice.of_run(pool).taken.filter(pl.col("origin") == "source").row(0, named=True)
     code, out, _ = balkit("--explain", example["example_id"][:12])
     assert (code, example["prompt"] in out, "quota" in out, "1 - cosine" in out) == (0, True, True, True)
+    assert example["example_id"] in out
+    code, pasted, _ = balkit("--explain", f" {example['example_id'].upper()}\n")
+    assert (code, pasted) == (0, out)
+    written = Choice.of_run(pool).taken.filter(pl.col("origin") == "synthetic").row(0, named=True)
+    code, out, _ = balkit("--explain", written["example_id"])
+    assert (code, f"stage {written['stage']}: in, written by the teacher" in out) == (0, True)
     code, out, _ = balkit("--recipe", str(file), "--explain", example["example_id"], "--json")
     assert json.loads(out)["example_id"] == example["example_id"]
     code, _, err = balkit("--explain", "xyz")
-    assert (code, "no example in use" in err) == (1, True)
+    assert (code, "no example has an id" in err) == (1, True)
     code, _, err = balkit("--domain", "fish")
     assert (code, "no domain is called 'fish'" in err) == (1, True)
+    code, _, err = balkit("--domain", "fruit", "--explain", example["example_id"])
+    assert (code, "give one of them" in err) == (1, True)
+    code, _, err = balkit("--run", "")
+    assert (code, "no run has an empty id" in err) == (1, True)
     code, _, err = balkit("--recipe", str(file), "--run", "latest")
     assert (code, "give one of them" in err) == (1, True)

@@ -354,6 +354,16 @@ def test_ifd_coverage_of_weight_one_is_ifd(case: tuple[pl.DataFrame, Evidence], 
     assert both[0] == both[1]
 
 
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_ifd_coverage_keeps_every_score_in_detail_and_only_coverage_in_gain(weight: float) -> None:
+    scores = np.array([0.3, 0.6, 1.2, np.nan])
+    evidence = Evidence(vectors=points(4), scores=scores, quality_weight=weight)
+    rows = select(candidates(4), quota=1, method="ifd_coverage", evidence=evidence, seed=0).sort("example_id")
+    assert rows["detail"].to_list() == ["ifd 0.3", "ifd 0.6", "ifd 1.2", None]
+    assert rows["reason"][2] == "ifd at or above max"
+    assert rows["gain"].is_null().to_list() == [weight == 1, weight == 1, True, True]
+
+
 def test_ifd_coverage_of_weight_nothing_is_facility_location() -> None:
     evidence = Evidence(vectors=points(80), scores=np.linspace(0, 0.9, 80), quality_weight=0)
     both = [

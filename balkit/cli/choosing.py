@@ -40,7 +40,9 @@ def select(
 
     from balkit.errors import RunError
 
-    choice = _choice(pool, recipe=recipe, run=run)
+    if explain is not None and domain is not None:
+        raise RunError("--domain shows a domain, --explain an example: give one of them")
+    choice = _choice(pool, recipe=recipe, run=run, example=explain)
     if explain is not None:
         found = choice.explain(explain)
         if as_json:
@@ -63,7 +65,7 @@ def select(
     typer.echo("radius: the farthest real example from what was taken (1 - cosine); similarity: of the mean one")
 
 
-def _choice(pool: Path, *, recipe: Path | None, run: str | None) -> Choice:
+def _choice(pool: Path, *, recipe: Path | None, run: str | None, example: str | None) -> Choice:
     from balkit.errors import RunError
     from balkit.explaining import Choice
     from balkit.pool import Pool
@@ -72,24 +74,27 @@ def _choice(pool: Path, *, recipe: Path | None, run: str | None) -> Choice:
     if recipe is not None and run is not None:
         raise RunError("--recipe shows what would be chosen, --run what was: give one of them")
     if recipe is not None:
-        return Choice.planned(Pool.open(pool), load(recipe))
+        return Choice.planned(Pool.open(pool), load(recipe), example=example)
     return Choice.of_run(Pool.open(pool), run)
 
 
 def _show(found: Explanation) -> None:
-    typer.echo(f"{found.example_id[:12]} ({found.domain}, {found.split}), by {found.source}")
+    typer.echo(f"{found.example_id} ({found.domain}, {found.split}), by {found.source}")
     typer.echo(_quoted(found.prompt))
+    if found.since:
+        typer.echo(f"since then: {visible(', '.join(found.since))}")
     if found.never:
-        typer.echo(f"not chosen: {found.never}")
+        typer.echo(f"not chosen: {visible(found.never)}")
     for placed in found.stages:
         typer.echo(_line(placed))
     if found.stands_for:
-        typer.echo(f"it stands for {found.stands_for} real examples of {found.domain}: it is the nearest row taken")
+        examples = "example" if found.stands_for == 1 else "examples"
+        typer.echo(f"it stands for {found.stands_for} real {examples} of {found.domain}: it is the nearest row taken")
     if found.represented_by is not None:
         near = found.represented_by
         kind = "written" if near.origin == "synthetic" else "real"
         typer.echo(
-            f"the nearest {'other row' if found.chosen else 'row'} taken is {near.example_id[:12]}, {kind}, of stage "
+            f"the nearest {'other row' if found.chosen else 'row'} taken is {near.example_id}, {kind}, of stage "
             f"{near.stage}, at distance {near.distance:.4f} (1 - cosine):"
         )
         typer.echo(_quoted(near.prompt))

@@ -63,7 +63,7 @@ def nearest_row(vectors: Floats, *, among: Floats) -> Indices:
         (vectors[rows] @ among.T).argmax(axis=1)
         for rows in blocks(len(vectors), size=max(1, CELLS_AT_ONCE // len(among)))
     ]
-    return np.concatenate(parts).astype(np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def blocks(n: int, *, size: int) -> list[Indices]:

@@ -14,11 +14,12 @@ _MEMBERS = 8_192  # of a cluster that may become its medoid, and that it is judg
 
 
 def medoids(vectors: Floats, *, chosen: Floats, quota: int, depth: int) -> Picks:
-    """`quota` medoids, the one that stands for most first; then, up to `depth`, greedy facility location goes on.
+    """`quota` medoids, the one that adds most similarity first; then, up to `depth`, greedy facility location goes on.
 
     The sum of distances that k-medoids makes small is facility location's objective turned round, so its greedy is
     the BUILD of PAM (Kaufman and Rousseeuw 1990). Then in turn every row goes to its nearest medoid and every
-    cluster to its best member (Park and Jun 2009) until nothing changes or 20 times; no turn lowers the objective.
+    cluster to its best member (Park and Jun 2009) until nothing changes or 20 times. No turn lowers the objective
+    while clusters have 8,192 members at most; of larger ones so many are judged, by each other, and a turn may.
 
     vectors, chosen  on the grid, in an order that is random where there are more than 8,192 of a cluster;
                      chosen rows are medoids that stay where they are

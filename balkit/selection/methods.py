@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -154,19 +154,18 @@ def _ifd_coverage(task: Task) -> Ranking:
     Maximises (1 - w) * coverage + w * mean quality of the quota, divided by 1 - w; see docs/selection.md.
     """
     best = _by_score(task, most=task.evidence.max_ifd)
-    weight, scores = task.evidence.quality_weight, task.scores
+    weight, scores, gain = task.evidence.quality_weight, task.scores, np.full(task.n, np.nan)
+    detail = {row: f"ifd {scores[row]:.4g}" for row in np.flatnonzero(np.isfinite(scores)).tolist()}
     usable = np.array(sorted(row for row in range(task.n) if row not in best.notes), dtype=np.int64)
     if weight == 1 or not len(usable):
-        return best
+        return replace(best, gain=gain, detail=detail)
     quality = np.searchsorted(np.sort(scores[usable]), scores[usable], side="right") / len(usable)
     worth = weight / (1 - weight) * quality / max(1, task.quota)
     depth = min(task.depth, len(usable))
     picks = facility_location(task.vectors[usable], chosen=task.chosen, depth=depth, bonus=worth)
     first = usable[picks.rows]
-    gain = np.full(task.n, np.nan)
     gain[first] = picks.gains
     order = np.concatenate([first, best.order[~np.isin(best.order, first)]])
-    detail = {row: f"ifd {scores[row]:.4g}" for row in usable.tolist()}
     return Ranking(order, gain, notes=best.notes, detail=detail)
 
 
