@@ -204,9 +204,10 @@ class PoolUnderFire:
     def _look(self, *, killed: Writer) -> None:
         seen = self._seen
         left = self._files() - self._usual_files
-        temporary = {name for name in left if not name.endswith(".wal")}
-        seen.counts["that left a WAL or a temporary file"] += bool(left)
-        seen.must(len(temporary) <= 1, f"{len(temporary)} temporary files: {sorted(temporary)}")
+        copies = {name for name in left if name.endswith(".new")}
+        staged = {name for name in left if name.startswith(".staging.")}
+        seen.counts["that left a WAL, a copy or what was staged"] += bool(left)
+        seen.must(len(copies) <= 1 and len(staged) <= 1, f"more than one of a kind: {sorted(left)}")
         read_only = Pool.open(self._folder, read_only=True).version if seen.kills % 2 else None
         pool = Pool.open(self._folder, wait_s=WAIT_S)
         log = pool.log()
