@@ -190,7 +190,9 @@ def test_a_state_of_other_inputs_is_not_used(base: Path, tmp_path: Path) -> None
     assert other.digest == trained(base, tmp_path / "whole", seed=2).digest
 
 
-def test_a_full_disk_is_said_and_training_goes_on(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_that_cannot_be_kept_is_said_and_training_goes_on(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / ".out.resume").write_text("in the way")  # no folder can be made here
     done = trained(base, tmp_path / "out", keep_every_s=0)
     assert "could not be kept" in caplog.text
