@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_student.py [rounds] [rows]
 
 A small student and lengths drawn from a log-normal: most rows are short, a few ten times as long. Each way trains on
-all rows once with the same batch size and optimizer; a token is one of a row, padding does not count. Every way runs in a
-process of its own. Batches are each way's own, so mean losses are near each other and not equal; that the same batches
+all rows once with the same batch size and optimizer; a token is one of a row, padding does not count. Every way runs
+in a process of its own. Batches are each way's own, so mean losses are near each other and not equal; that the same batches
 give the same losses is tests/test_student_reference.py's. TRL is measured where it is installed.
 """
 
@@ -166,10 +166,9 @@ def main() -> None:
             return float(value["seconds"])
 
         times = interleaved(asked.rounds, {name: partial(run, name) for name in ways})
-    ours = times["balkit"]
+    rates = {name: digits(tokens / statistics.median(taken)) for name, taken in times.items()}
     lines = [
-        [name, median(taken), digits(tokens / statistics.median(taken)), compared(taken, ours)[0], f"{losses[name]:.4f}",
-         digits(peaks[name])]
+        [name, median(taken), rates[name], compared(taken, times["balkit"])[0], f"{losses[name]:.4f}", digits(peaks[name])]
         for name, taken in times.items()
     ]  # fmt: skip
     spread = ", ".join(str(lengths[math.floor(q * (len(lengths) - 1))]) for q in (0.1, 0.5, 0.9, 1))
