@@ -4,8 +4,8 @@
 
 A small student and lengths drawn from a log-normal: most rows are short, a few ten times as long. Each way trains on
 all rows once with the same batch size and optimizer; a token is one of a row, padding does not count. Every way runs
-in a process of its own. Batches are each way's own, so mean losses are near each other and not equal; that the same batches
-give the same losses is tests/test_student_reference.py's. TRL is measured where it is installed.
+in a process of its own. Batches are each way's own, so mean losses are near each other and not equal; that the same
+batches give the same losses is tests/test_student_reference.py's. TRL is measured where it is installed.
 """
 
 from __future__ import annotations
@@ -167,10 +167,11 @@ def main() -> None:
 
         times = interleaved(asked.rounds, {name: partial(run, name) for name in ways})
     rates = {name: digits(tokens / statistics.median(taken)) for name, taken in times.items()}
-    lines = [
-        [name, median(taken), rates[name], compared(taken, times["balkit"])[0], f"{losses[name]:.4f}", digits(peaks[name])]
+    ours = times["balkit"]
+    lines: list[list[object]] = [
+        [name, median(taken), rates[name], compared(taken, ours)[0], f"{losses[name]:.4f}", digits(peaks[name])]
         for name, taken in times.items()
-    ]  # fmt: skip
+    ]
     spread = ", ".join(str(lengths[math.floor(q * (len(lengths) - 1))]) for q in (0.1, 0.5, 0.9, 1))
     title = f"{asked.rows:,} rows, {tokens:,} tokens, lengths at 10, 50, 90, 100 %: {spread}; batches of {BATCH} rows."
     print(table(title, "way | seconds | tokens/s | takes | mean loss | peak MiB", lines))
