@@ -140,10 +140,10 @@ def refuse(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft, *, version: int
     total = database.ask(con, "snapshot", snapshot_id=draft.snapshot_id)["total_rows"][0]
     given = _counted_on(given, first=total - given.height)
     con.register("incoming", given)
-    bad = database.ask(con, "lost_rows")
+    bad = database.ask(con, "lost_rows", snapshot_id=draft.snapshot_id)
     if not bad.height:
         bad = database.ask(con, "refused_rows", snapshot_id=draft.snapshot_id, version=version)
-    differing = database.ask(con, "differing_rows", snapshot_id=draft.snapshot_id)
+    differing = None if bad.height else _differing(con, draft.snapshot_id)
     con.unregister("incoming")
     if bad.height:
         lines = [
@@ -152,12 +152,23 @@ def refuse(con: duckdb.DuckDBPyConnection, draft: SnapshotDraft, *, version: int
         ]
         more = [f"  ... and {bad.height - 20} more"] if bad.height > 20 else []
         raise PoolError("\n".join([f"snapshot {draft.snapshot_id}: {bad.height} rows may not train", *lines, *more]))
-    for position, column in differing.iter_rows():
+    if differing is not None:
+        position, column = differing
         row = given.filter(pl.col("position") == position)
         raise PoolError(
             f"snapshot {draft.snapshot_id}: {column} of row {position - given['position'][0]} is {row[column][0]!r} in "
             f"the draft, and another in the pool (example {row['example_id'][0]})"
         )
+
+
+def _differing(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> tuple[int, str] | None:
+    """Where the first of the incoming rows differs from the stored: its position and column."""
+    found = database.ask(con, "differing_row", snapshot_id=snapshot_id)
+    if not found.height:
+        return None
+    position: int = found["position"][0]
+    column = database.ask(con, "differing_column", snapshot_id=snapshot_id, position=position)
+    return position, column["name"][0]
 
 
 def read(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> Snapshot:

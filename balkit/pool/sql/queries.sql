@@ -245,22 +245,34 @@ WHERE p.snapshot_id = $snapshot_id
 ORDER BY r.position;
 
 -- name: refused_rows
--- The rows of a snapshot, its parents' included, that may not be in one at a version, and why.
-SELECT r.position, r.example_id, e.prompt,
-    CASE
-        WHEN e.example_id IS NULL THEN 'its example is not in the pool'
-        WHEN a.rationale_id IS NULL THEN 'its rationale is not in the pool'
-        WHEN a.example_id <> r.example_id THEN 'its rationale belongs to another example'
+-- The rows of a snapshot, its parents' included, that may not be in one at a version, and why. The joins are by numbers
+-- and carry no prompt, so that a million rows fit into the writer's memory.
+WITH held AS MATERIALIZED (
+    SELECT e.number, e.example_id, l.split, e.prompt_key, gone.example_id IS NOT NULL AS retired
+    FROM examples AS e
+    JOIN labels_at($version) AS l USING (example_id)
+    LEFT JOIN (SELECT DISTINCT example_id FROM retirements WHERE added_in <= $version) AS gone USING (example_id)
+),
+eval_keys AS (SELECT DISTINCT prompt_key FROM held WHERE split = 'eval' AND NOT retired),
+refused AS (
+    SELECT r.position, r.example_number, CASE
+        WHEN e.number IS NULL THEN 'its example is not in the pool'
+        WHEN a.number IS NULL THEN 'its rationale is not in the pool'
+        WHEN a.example_id <> e.example_id THEN 'its rationale belongs to another example'
         WHEN NOT a.accepted THEN 'its rationale was rejected'
         WHEN e.retired THEN 'its example is retired'
         WHEN e.split = 'eval' OR k.prompt_key IS NOT NULL THEN 'its prompt stands in the eval split'
     END AS problem
-FROM snapshot_parts AS p
-JOIN snapshot_rows AS r ON r.snapshot_id = p.part_id
-LEFT JOIN labelled_at($version) AS e USING (example_id)
-LEFT JOIN rationales AS a USING (rationale_id)
-LEFT JOIN eval_keys_at($version) AS k ON k.prompt_key = e.prompt_key
-WHERE p.snapshot_id = $snapshot_id AND problem IS NOT NULL
+    FROM snapshot_parts AS p
+    JOIN snapshot_entries AS r ON r.snapshot_id = p.part_id
+    LEFT JOIN held AS e ON e.number = r.example_number
+    LEFT JOIN rationales AS a ON a.number = r.rationale_number
+    LEFT JOIN eval_keys AS k ON k.prompt_key = e.prompt_key
+    WHERE p.snapshot_id = $snapshot_id AND problem IS NOT NULL
+)
+SELECT r.position, e.example_id, e.prompt, r.problem
+FROM refused AS r
+LEFT JOIN examples AS e ON e.number = r.example_number
 ORDER BY r.position;
 
 -- name: orphan_rationales
@@ -331,18 +343,38 @@ LEFT JOIN rationales AS a USING (rationale_id)
 ORDER BY i.position;
 
 -- name: lost_rows
--- The incoming rows of a snapshot whose example or rationale the pool lacks.
-SELECT i.position, i.example_id, i.prompt, CASE WHEN e.example_id IS NULL THEN 'its example is not in the pool'
+-- The incoming rows of a stored snapshot whose example or rationale the pool lacks.
+SELECT i.position, i.example_id, i.prompt, CASE WHEN r.example_number IS NULL THEN 'its example is not in the pool'
     ELSE 'its rationale is not in the pool' END AS problem
-FROM incoming AS i
-LEFT JOIN examples AS e USING (example_id)
-LEFT JOIN rationales AS a USING (rationale_id)
-WHERE e.example_id IS NULL OR a.rationale_id IS NULL
+FROM snapshot_entries AS r
+JOIN incoming AS i USING (position)
+WHERE r.snapshot_id = $snapshot_id AND (r.example_number IS NULL OR r.rationale_number IS NULL)
 ORDER BY i.position;
 
--- name: differing_rows
--- The first of the incoming rows that the snapshot does not hold as they are given, and the column in which it differs.
-SELECT i.position, CASE
+-- name: differing_row
+-- The first of the incoming rows that the snapshot does not hold as they are given. Texts are compared by DuckDB's
+-- 64-bit hashes, made before the joins, which carry no text.
+SELECT i.position
+FROM (
+    SELECT position, hash(row_id, stage, copy, domain, split, origin) AS entry,
+        hash(example_id, prompt, reference) AS example, hash(rationale_id, rationale, author, answer) AS answer
+    FROM incoming
+) AS i
+LEFT JOIN (
+    SELECT position, example_number, rationale_number, hash(row_id, stage, copy, domain, split, origin) AS entry
+    FROM snapshot_entries WHERE snapshot_id = $snapshot_id
+) AS r USING (position)
+LEFT JOIN (SELECT number, hash(example_id, prompt, reference) AS example FROM examples) AS e
+    ON e.number = r.example_number
+LEFT JOIN (SELECT number, hash(rationale_id, text, author, coalesce(answer, '')) AS answer FROM rationales) AS a
+    ON a.number = r.rationale_number
+WHERE (i.entry = r.entry AND i.example = e.example AND i.answer = a.answer) IS NOT TRUE
+ORDER BY i.position
+LIMIT 1;
+
+-- name: differing_column
+-- The column in which an incoming row differs from the snapshot's.
+SELECT CASE
         WHEN r.row_id IS DISTINCT FROM i.row_id THEN 'row_id'
         WHEN r.stage IS DISTINCT FROM i.stage THEN 'stage'
         WHEN r.copy IS DISTINCT FROM i.copy THEN 'copy'
@@ -355,15 +387,12 @@ SELECT i.position, CASE
         WHEN e.reference IS DISTINCT FROM i.reference THEN 'reference'
         WHEN a.text IS DISTINCT FROM i.rationale THEN 'rationale'
         WHEN a.author IS DISTINCT FROM i.author THEN 'author'
-        WHEN coalesce(a.answer, '') IS DISTINCT FROM i.answer THEN 'answer'
-    END AS differs
-FROM incoming AS i
+        ELSE 'answer'
+    END AS name
+FROM (SELECT * FROM incoming WHERE position = $position) AS i
 LEFT JOIN snapshot_entries AS r ON r.snapshot_id = $snapshot_id AND r.position = i.position
 LEFT JOIN examples AS e ON e.number = r.example_number
-LEFT JOIN rationales AS a ON a.number = r.rationale_number
-WHERE differs IS NOT NULL
-ORDER BY i.position
-LIMIT 1;
+LEFT JOIN rationales AS a ON a.number = r.rationale_number;
 
 -- name: snapshot_keys
 -- What makes the rows of a snapshot, its parents' included, what they are.
