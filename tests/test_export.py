@@ -149,6 +149,7 @@ def test_sft_yaml_sets_a_limit_that_holds_the_longest_row(tmp_path):
     assert report.content["targets"]["trl"] == {
         "default_limit": 1024, "rows_over_default_limit": 1, "setting": "max_length", "fate": "longer rows are cut",
         "settings": {"max_length": config["max_length"]}, "compared_with": "trl 1.16.0", "check": None,
+        "trainable_tokens": report.content["tokens"]["train"]["trainable"],
     }  # fmt: skip
     assert "eval_strategy" not in config
 

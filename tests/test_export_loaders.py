@@ -92,14 +92,14 @@ def test_no_license_is_invented(tmp_path):
     export(Frozen(snapshot_rows({})), to=["hf"], out=tmp_path / "out")
     card = (tmp_path / "out/hf/README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["license"] == "unknown"
-    assert "No license was stated" in card
+    assert "License of the data set: not stated." in card
 
 
 def test_hostile_names_stay_inside_their_table_cells(exported):
     card = (exported / "hf/README.md").read_text()
-    table = card.split("| domain | rows | synthetic |\n")[1].split("\n\n")[0].splitlines()
-    assert len(table) == 1 + len(HOSTILE)
-    assert all(line.replace("\\|", "").count("|") == 4 for line in table)
+    table = card.split("| domain | quota |")[1].split("\n\n")[0].splitlines()[1:]
+    assert len(table) == 1 + len(HOSTILE) + 1
+    assert all(line.replace("\\|", "").count("|") == 9 for line in table)
 
 
 def test_parquet_types_do_not_depend_on_the_rows(exported):

@@ -228,6 +228,18 @@ def test_the_configs_leave_room_for_the_longer_side_and_weigh_what_is_rarer(tmp_
     assert yaml.safe_load((tmp_path / "o/trl-kto/kto.yaml").read_text())["desirable_weight"] == 3.0
 
 
+def test_trainable_tokens_are_those_that_each_targets_loss_covers(tmp_path: Path) -> None:
+    rows = snapshot_rows({}, {})  # "Two times 0. Answer: 0" has five words, "Guess. Answer: wrong" three
+    known = pl.concat([pairs_for(rows), pairs_for(rows[:1], text="So it is.").with_columns(rejected_id=pl.lit("more"))])
+    names = ["axolotl", "verl-rl", "hf", *PAIRED]
+    options = Options(tokens=WORDS, pairs=2)
+    report = export(Frozen(rows), to=names, out=tmp_path / "o", options=options, background=Background(pairs=known))
+    found = {name: report.content["targets"][name]["trainable_tokens"] for name in names}
+    assert found == {
+        "axolotl": 10, "verl-rl": None, "hf": None, "trl-dpo": 26, "trl-kto": 21, "llamafactory-dpo": 26,
+    }  # fmt: skip
+
+
 def test_the_pools_pairs_reach_the_files(trained: tuple[Pool, str], tmp_path: Path) -> None:
     pool, snapshot_id = trained
     snapshot = pool.snapshot(snapshot_id)

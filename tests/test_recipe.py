@@ -61,6 +61,10 @@ OTHER: dict[str, Any] = {
     "select.candidates": "all",
     "balance.weights": {"a": 2},
     "balance.within": "styles",
+    "card.language": ["en"],
+    "card.license": "mit",
+    "card.source_licenses": {"*": "MIT"},
+    "card.teacher_terms": {"m": "ask its maker"},
 }
 #: What cannot change a run's data.
 OUTSIDE = {
@@ -72,6 +76,7 @@ OUTSIDE = {
         )
     ),
     *(f"caps.{scope}{unit}" for scope in ("", "per_stage.", "per_domain.") for unit in ("calls", "tokens", "usd")),
+    *(f"card.{key}" for key in ("language", "license", "source_licenses", "teacher_terms")),
 }
 
 

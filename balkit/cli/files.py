@@ -48,6 +48,7 @@ def export(
     ] = False,
     pairs: Annotated[int, typer.Option(min=1, help="An example gives at most, to DPO and KTO targets.")] = 1,
     data_license: Annotated[str | None, typer.Option("--license", help="Of the data, for the hf card.")] = None,
+    card: Annotated[Path | None, typer.Option(help="A recipe whose `card` counts, not the snapshot's own.")] = None,
     keep_formulas: Annotated[bool, typer.Option("--keep-formulas", help="In csv; escaped otherwise.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Have the targets' own loaders read it; pip fetches them once.")
@@ -65,6 +66,7 @@ def export(
     from balkit.exports import ALL, TARGETS, Options, around
     from balkit.exports import export as write
     from balkit.pool import Pool
+    from balkit.recipe import load
     from balkit.steps import validation_rows
     from balkit.student import counter
 
@@ -78,6 +80,7 @@ def export(
         drop_long=drop_long,
         drop_refused=drop_refused,
         license=data_license,
+        card=load(card).card if card else None,
         pairs=pairs,
         keep_formulas=keep_formulas,
         check=check,

@@ -37,7 +37,7 @@ from balkit.exports import (
 )
 from balkit.exports.background import Background, around
 from balkit.exports.material import Material, Target
-from balkit.exports.report import build
+from balkit.exports.report import build, dropped
 from balkit.exports.rows import (
     EXPORT_ROWS,
     PROVENANCE,
@@ -97,10 +97,11 @@ class ExportReport:
     content: Mapping[str, Any]
 
     def by_target(self) -> pl.DataFrame:
-        """One row a target: its default limit, the rows that pass it, what becomes of them, the settings written."""
+        """One row a target: tokens that the loss covers, its default limit, what passes it, the settings written."""
         rows = [
             {
                 "target": name,
+                "trainable": body["trainable_tokens"],
                 "default limit": body["default_limit"],
                 "rows over it": body.get("rows_over_default_limit"),
                 "which": body.get("fate"),
@@ -154,6 +155,7 @@ def export(
         version=snapshot.version,
         options=options,
         background=background,
+        dropped=dropped(considered),
     )
     if not material.train.height:
         reasons = ", ".join(sorted(set(train["reason"].drop_nulls()))) or "the snapshot has no rows"

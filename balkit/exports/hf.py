@@ -6,87 +6,45 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import polars as pl
-
-from balkit.exports.files import write_parquet, write_text, yaml_text
+from balkit import figures
+from balkit import recipe as recipes
+from balkit.errors import MissingExtra
+from balkit.exports import card
+from balkit.exports.files import write_parquet, write_text
 from balkit.exports.material import Material, Target
 from balkit.exports.plain import CANONICAL_ROW, canonical_rows, canonical_schema
 
-_SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
-_NO_LICENSE = "No license was stated when it was exported; ask whoever made it."
-
-_CARD = """\
----
-{front}---
-# {snapshot}
-
-A training set for distilling a teacher model into a student, balanced over {domains} domains by balkit.
-{rights}
-
-| column | meaning |
-| --- | --- |
-| `messages` | the conversation; the last message is what the student learns to write |
-| `rationale`, `answer`, `reference` | the worked answer, the final answer in it, the answer on file or null |
-| `domain`, `origin`, `stage` | the class that is balanced; `source` or `synthetic`; the round of the row |
-| `teacher` | who wrote the rationale |
-| `row_id`, `example_id`, `rationale_id`, `copy`, `snapshot` | lineage in the pool |
-| `n_tokens` | length of all messages, by {counter} |
-
-| domain | rows | synthetic |
-| --- | --- | --- |
-{table}
-
-Rationales by: {authors}. Snapshot digest: {digest} (pool version {version}).
-
-```python
-from datasets import load_dataset
-
-rows = load_dataset("path/to/this/folder", split="train")  # or the name you publish it under
-```
-"""
+#: What an export says first where terms are missing.
+_UNSTATED = "NOT STATED in the card: {what}; say so under `card` in a recipe (--card RECIPE) and export again"
+_NO_FIGURE = "hf: the card has no figure, since matplotlib is not installed: pip install 'balkit[report]'"
 
 
 def write(material: Material, folder: Path) -> Mapping[str, object]:
-    """The card and one Parquet file a split, under an explicit Arrow schema."""
+    """The card, its figure where matplotlib is there, the recipe, and one Parquet file a split."""
     (folder / "data").mkdir()
     for part in material.parts:
         path = folder / "data" / f"{part}-00000-of-00001.parquet"
         write_parquet(partial(canonical_rows, material, part), path, schema=canonical_schema(material))
-    write_text(_card(material), folder / "README.md")
-    return {}
+    drawn = _drawn(material, folder / card.FIGURE)
+    write_text(card.text(material, figure=drawn), folder / "README.md")
+    if recipe := card.published(material):
+        write_text(recipes.dump(recipe), folder / card.RECIPE)
+    return {"figure": drawn}
 
 
-def _card(material: Material) -> str:
-    rows, rights = material.train, material.options.license
-    files = [{"split": part, "path": f"data/{part}-*.parquet"} for part in material.parts]
-    front = {
-        "license": rights or "unknown",
-        "tags": ["balkit", "distillation"],
-        "size_categories": [_size(sum(part.height for part in material.parts.values()))],
-        "configs": [{"config_name": "default", "data_files": files}],
-    }
-    by_domain = rows.group_by("domain").agg(pl.len(), (pl.col("origin") == "synthetic").sum().alias("made"))
-    return _CARD.format(
-        front=yaml_text(front),
-        snapshot=_cell(material.snapshot_id),
-        domains=by_domain.height,
-        rights=f"License: {_cell(rights)}." if rights else _NO_LICENSE,
-        counter=_cell(material.options.counter.name),
-        table="\n".join(f"| {_cell(name)} | {n} | {made} |" for name, n, made in by_domain.sort("domain").rows()),
-        authors=", ".join(_cell(author) for author in sorted(rows["author"].unique())),
-        digest=material.digest,
-        version=material.version,
-    )
+def notes(material: Material, settings: Mapping[str, object]) -> list[str]:
+    """What the report warns of: terms that nobody stated, a missing figure."""
+    missing = card.unstated(material)
+    said = [_UNSTATED.format(what="; ".join(missing))] if missing else []
+    return said + ([] if settings["figure"] else [_NO_FIGURE])
 
 
-def _size(rows: int) -> str:
-    return next((name for below, name in _SIZES.items() if rows < below), "n>10M")
-
-
-def _cell(text: str) -> str:
-    """Text that cannot break out of a Markdown table cell or turn into markup."""
-    plain = " ".join(text.split())
-    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!" else char for char in plain)
+def _drawn(material: Material, path: Path) -> bool:
+    try:
+        figures.balance(card.domains(material), path)
+    except MissingExtra:
+        return False
+    return True
 
 
 TARGET = Target(
@@ -95,4 +53,6 @@ TARGET = Target(
     files="data/*.parquet",
     row=CANONICAL_ROW,
     reader="datasets 5.2.0",
+    learns="nothing",
+    notes=notes,
 )

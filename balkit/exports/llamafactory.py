@@ -137,7 +137,7 @@ DPO = Target(
     reader="llamafactory 0.9.5",
     limit=LIMIT,
     forms=PLAIN_FORMS,
-    paired=True,
+    learns="pairs",
 )
 TARGET = Target(
     write=write,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -32,7 +32,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Material:
-    """What a target gets: EXPORT_ROWS of both parts (kept rows only, in order) and where they come from."""
+    """What a target gets: EXPORT_ROWS of both parts (kept rows only, in order) and where they come from.
+
+    `dropped` counts by part and reason the rows that are not here.
+    """
 
     train: pl.DataFrame
     validation: pl.DataFrame
@@ -41,6 +44,7 @@ class Material:
     version: int
     options: Options
     background: Background = field(default_factory=Background)
+    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, pl.DataFrame]:
@@ -102,7 +106,9 @@ class Target:
     """One format. `write` fills a folder and returns the settings written beside the data.
 
     `row` is a JSON Schema of one row of its training files, `files` the pattern of their names; `reader` says whose
-    package it was checked against. `paired`: its rows are the pairs, not the rows.
+    package it was checked against. `learns` is what its trainer takes the loss on: the assistant's messages, both sides
+    of the pairs (`paired`), or nothing that is in the files. `notes` are sentences for the report, given what was
+    written and its settings.
     """
 
     write: Callable[[Material, Path], Mapping[str, object]]
@@ -113,7 +119,21 @@ class Target:
     limit: Limit | None = None
     forms: tuple[RationaleForm, ...] = _ALL_FORMS
     least_rows: int = 1
-    paired: bool = False
+    learns: Literal["answers", "pairs", "sides", "nothing"] = "answers"
+    notes: Callable[[Material, Mapping[str, object]], list[str]] = lambda material, settings: []
+
+    @property
+    def paired(self) -> bool:
+        """Whether its rows are the pairs, or each side of them once, and not the rows."""
+        return self.learns in ("pairs", "sides")
+
+    def trainable(self, material: Material) -> int | None:
+        """Tokens of the train part that the loss covers, by the report's counter; None where no file says."""
+        if self.learns == "nothing":
+            return None
+        if not self.paired:
+            return int(material.train["completion_tokens"].sum())
+        return preferences.trainable(material.pairs["train"], once=self.learns == "sides")
 
     def refusal(self, material: Material) -> str | None:
         """Why this target cannot take these rows as the options make them; None when it can."""

@@ -107,6 +107,7 @@ JSONL = Target(
     files="*.jsonl",
     row=CANONICAL_ROW,
     reader="balkit",
+    learns="nothing",
 )
 PARQUET = Target(
     write=write_as_parquet,
@@ -114,6 +115,7 @@ PARQUET = Target(
     files="*.parquet",
     row=CANONICAL_ROW,
     reader="balkit",
+    learns="nothing",
 )
 CSV = Target(
     write=write_as_csv,
@@ -121,4 +123,5 @@ CSV = Target(
     files="*.csv",
     row=object_schema(**dict.fromkeys(CSV_COLUMNS, _TEXT)),
     reader="balkit",
+    learns="nothing",
 )

@@ -27,12 +27,14 @@ NO_PAIRS = (
 def paired(rows: pl.DataFrame, pairs: pl.DataFrame, *, part: str, options: Options) -> pl.DataFrame:
     """The pairs of a part's kept EXPORT_ROWS, in the rows' order, then by rank, with `line` counted from 0.
 
-    Columns: those of `SIDECAR` (`n_tokens` of the longer side), prompt, rationale, answer, and rejected_rationale,
-    rejected_answer. A row's copies give no pairs of their own. Raises `ExportError` where what was rejected would be
-    too long, or is nothing to learn from, unless the options leave such out.
+    Columns: those of `SIDECAR` (`n_tokens` of the longer side), prompt, rationale, answer, completion_tokens, and
+    rejected_rationale, rejected_answer, rejected_tokens (of its completion). A row's copies give no pairs of their own.
+    Raises `ExportError` where what was rejected would be too long, or is nothing to learn from,
+    unless the options leave such out.
     """
     first = rows.filter(pl.col("copy") == 0).select(
-        "line", "row_id", "example_id", "domain", "rationale_id", "prompt", "rationale", "answer", "n_tokens"
+        *("line", "row_id", "example_id", "domain", "rationale_id", "prompt", "rationale", "answer"),
+        *("n_tokens", "completion_tokens"),
     )
     split = "train" if part == "train" else "dev"
     named = pairs.filter(pl.col("split") == split).select(
@@ -46,8 +48,8 @@ def paired(rows: pl.DataFrame, pairs: pl.DataFrame, *, part: str, options: Optio
     )
     both = first.join(named, on=["example_id", "rationale_id"]).sort("line", "rank")
     worse = both.select("example_id", "prompt", rationale="rejected_rationale", answer="rejected_answer")
-    found = judged(worse, options=options).rename({"reason": "fault", "n_tokens": "rejected_tokens"})
-    both = both.hstack(found.select("fault", "rejected_tokens"))
+    found = judged(worse, options=options).rename({"reason": "fault", "n_tokens": "rejected_total"})
+    both = both.hstack(found.rename({"completion_tokens": "rejected_tokens"}))
     unfit = both.filter(pl.col("fault").is_not_null())
     for dropped, some, flag in (
         (options.drop_long, unfit.filter(pl.col("fault").is_in(LONG)), "--drop-long"),
@@ -62,8 +64,8 @@ def paired(rows: pl.DataFrame, pairs: pl.DataFrame, *, part: str, options: Optio
     return kept.with_columns(
         part=pl.lit(part),
         line=pl.int_range(pl.len(), dtype=pl.Int64),
-        n_tokens=pl.max_horizontal("n_tokens", "rejected_tokens"),
-    ).drop("fault", "rejected_tokens", "rank")
+        n_tokens=pl.max_horizontal("n_tokens", "rejected_total"),
+    ).drop("fault", "rejected_total", "rank")
 
 
 def chats(pairs: pl.DataFrame, *, options: Options) -> Iterator[tuple[list[Message], Message, Message]]:
@@ -84,6 +86,12 @@ def judgements(pairs: pl.DataFrame, *, options: Options) -> Iterator[tuple[list[
             if which not in seen:
                 seen.add(which)
                 yield prompt, message, wanted
+
+
+def trainable(pairs: pl.DataFrame, *, once: bool) -> int:
+    """Tokens of the completions of both sides; `once`: of a side that is in several pairs once."""
+    sides = {"rationale_id": "completion_tokens", "rejected_id": "rejected_tokens"}
+    return sum(int((pairs.unique(which) if once else pairs)[tokens].sum()) for which, tokens in sides.items())
 
 
 def longest_bytes(pairs: pl.DataFrame) -> int:

@@ -29,6 +29,7 @@ def write_readme(
     write_text(
         f"# {material.snapshot_id}: {title}\n\n{told} rows, `{row}`.\nRun this in this folder:\n\n"
         f"```sh\n{chr(10).join(commands)}\n```\n\n{said}{chr(10) if said else ''}"
+        "Whose texts these are, how they were balanced and under which terms: the card of the target `hf`.\n"
         f"Snapshot digest: {material.digest} (pool version {material.version}).\n",
         folder / "README.md",
     )

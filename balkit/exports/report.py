@@ -39,19 +39,20 @@ def build(
         "snapshot": {"id": material.snapshot_id, "digest": material.digest, "version": material.version},
         "options": {name: getattr(options, name) for name in named},
         "rows": {part: rows.height for part, rows in material.parts.items()},
-        "dropped": _dropped(considered),
+        "dropped": {part: dict(counts) for part, counts in material.dropped.items()},
         "tokens": _tokens(material),
         "targets": {
             name: _target(material, target, settings[name], checked.get(name)) for name, target in targets.items()
         },
         "targets_left_out": dict(left_out),
-        "warnings": _warnings(material, considered, targets=targets, left_out=left_out),
+        "warnings": _warnings(material, considered, targets=targets, settings=settings, left_out=left_out),
         "check": {"done": "every data file was read back and compared", "loader": f"pyarrow {pa.__version__}"},
         "files": dict(listing),
     }
 
 
-def _dropped(considered: pl.DataFrame) -> dict[str, dict[str, int]]:
+def dropped(considered: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Of EXPORT_ROWS the ones that were left out, counted by part and reason."""
     counts = considered.filter(~pl.col("kept")).group_by("part", "reason").len().sort("part", "reason")
     found: dict[str, dict[str, int]] = {}
     for part, reason, count in counts.rows():
@@ -80,6 +81,7 @@ def _target(
     material: Material, target: Target, settings: Mapping[str, object], checked: Mapping[str, object] | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"compared_with": target.reader, "settings": dict(settings), "default_limit": None}
+    found["trainable_tokens"] = target.trainable(material)
     found["check"] = None if checked is None else dict(checked)
     if target.paired:
         found["pairs"] = {part: pairs.height for part, pairs in material.pairs.items()}
@@ -97,11 +99,17 @@ def _target(
 
 
 def _warnings(
-    material: Material, considered: pl.DataFrame, *, targets: Mapping[str, Target], left_out: Mapping[str, str]
+    material: Material,
+    considered: pl.DataFrame,
+    *,
+    targets: Mapping[str, Target],
+    settings: Mapping[str, Mapping[str, object]],
+    left_out: Mapping[str, str],
 ) -> list[str]:
     counter, said = material.options.counter, []
     if not counter.exact:
         said.append(NO_TOKENIZER.format(counter=counter.name))
+    said += [note for name, target in targets.items() for note in target.notes(material, settings[name])]
     dropped = considered.height - sum(rows.height for rows in material.parts.values())
     if dropped:
         said.append(f"{dropped} of {considered.height} rows were left out; rows.parquet says why")

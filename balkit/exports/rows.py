@@ -12,6 +12,7 @@ import polars as pl
 from balkit import answers, texts
 from balkit.errors import ExportError
 from balkit.frames import SNAPSHOT_ROWS, Kind, check
+from balkit.recipe import Card
 from balkit.tokens import Counter, estimate
 
 RationaleForm = Literal["inline", "think", "reasoning_content", "none"]
@@ -62,7 +63,8 @@ class Options:
     it out. system: one system message for every row. tokens: the student's counter; without one, lengths are estimates
     and the report says so. max_length: tokens; written into the target's config. A row that is longer, or longer than
     the student's context, or that the target would refuse, fails the export, unless drop_long or drop_refused leave
-    such rows out. license: an identifier for the card; balkit states none by itself.
+    such rows out. license: an identifier for the card; balkit states none by itself. card: terms that count instead
+    of those in the snapshot's recipe.
     pairs: how many an example gives at most, for targets that learn from preferences.
     keep_formulas: do not escape what a spreadsheet would take for a formula. check: have the targets' own
     loaders read the files (see `checks`). overwrite: replace an earlier export (and nothing else) in the same place.
@@ -75,6 +77,7 @@ class Options:
     drop_long: bool = False
     drop_refused: bool = False
     license: str | None = None
+    card: Card | None = None
     pairs: int = 1
     keep_formulas: bool = False
     check: bool = False

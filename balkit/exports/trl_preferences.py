@@ -98,7 +98,7 @@ DPO = Target(
     row=object_schema(prompt=_PROMPT, chosen=_ASSISTANT, rejected=_ASSISTANT),
     reader="trl 1.16.0",
     limit=LIMIT,
-    paired=True,
+    learns="pairs",
 )
 KTO = Target(
     write=partial(write, method="kto"),
@@ -107,5 +107,5 @@ KTO = Target(
     row=object_schema(prompt=_PROMPT, completion=_ASSISTANT, label={"type": "boolean"}),
     reader="trl 1.16.0",
     limit=LIMIT,
-    paired=True,
+    learns="sides",
 )

@@ -162,4 +162,5 @@ RL = Target(
     row=_RL_ROW,
     reader="verl 0.9.1",
     limit=RL_LIMIT,
+    learns="nothing",
 )

@@ -128,6 +128,14 @@ class View:
         """The call that wrote each rationale and its price: rationale_id, call_key, model, cost_usd (US dollars)."""
         return self._ask("rationale_calls")
 
+    def rejected_of(self, run_id: str) -> pl.DataFrame:
+        """What the checks of a run rejected: domain, step, reason, rows, in that order."""
+        return self._ask("rejected_of", run_id=run_id)
+
+    def spent_of(self, run_id: str) -> pl.DataFrame:
+        """What a run's calls cost: purpose, model, calls (paid), cached, input_tokens, output_tokens, cost_usd."""
+        return self._ask("spent_of", run_id=run_id)
+
     def scores(self, *, checkpoint: str | None = None) -> pl.DataFrame:
         """SCORES, ordered by checkpoint, name, example."""
         return frames.check(self._ask("scores", checkpoint=checkpoint), frames.SCORES)

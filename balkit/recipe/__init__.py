@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from balkit import texts
 from balkit.errors import RecipeError
+from balkit.recipe.card import Card
 from balkit.recipe.sections import (
     SCORES_OF,
     Answers,
@@ -46,6 +47,7 @@ __all__ = [
     "Answers",
     "Balance",
     "Caps",
+    "Card",
     "EarlyStopping",
     "Evaluate",
     "Kind",
@@ -100,6 +102,7 @@ class Recipe(Section):
     student: Student = Student()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    card: Card = Card()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -135,8 +138,8 @@ class Recipe(Section):
         return (*([first] if first else []), own or self.teacher)
 
     def run_digest(self) -> str:
-        """sha256 of all that can change the run's data: no caps, prices, paths, URLs, nor how fast it asks."""
-        body = self.model_dump(mode="json", exclude={"caps": True, "teachers": True})
+        """sha256 of all that can change the run's data: no caps, prices, terms, paths, URLs, nor how fast it asks."""
+        body = self.model_dump(mode="json", exclude={"caps": True, "teachers": True, "card": True})
         body["teacher"] = _asked(self.teacher)
         if self.teachers.named():
             body["teachers"] = {name: _asked(one) for name, one in self.teachers.named().items()}

@@ -176,6 +176,25 @@ ORDER BY checkpoint, settings, example_id;
 -- The settled teacher calls, one row a key and run, of one run or all.
 SELECT * FROM calls_at($version) WHERE $run_id IS NULL OR run_id = $run_id ORDER BY run_id, key;
 
+-- name: rejected_of
+-- What the checks of a run rejected until a version, and why. What merely ranked too low to be chosen, or waits for a
+-- later stage, is not in here.
+SELECT domain, step, reason, count(*)::BIGINT AS rows
+FROM decisions
+WHERE run_id = $run_id AND NOT kept AND step <> 'select' AND reason <> 'surplus' AND added_in <= $version
+GROUP BY ALL
+ORDER BY domain, step, reason;
+
+-- name: spent_of
+-- What a run asked its teachers for until a version; `cached` are calls that other runs had bought before.
+SELECT purpose, model, count(*) FILTER (status <> 'cached')::BIGINT AS calls,
+    count(*) FILTER (status = 'cached')::BIGINT AS cached, sum(input_tokens)::BIGINT AS input_tokens,
+    sum(output_tokens)::BIGINT AS output_tokens, sum(cost_microusd)::BIGINT / 1e6 AS cost_usd
+FROM calls_at($version)
+WHERE run_id = $run_id
+GROUP BY ALL
+ORDER BY purpose, model;
+
 -- name: snapshots
 -- The snapshots, without their rows.
 SELECT snapshot_id, run_id, stage, parent, total_rows AS rows, digest, deficits, added_in AS version
