@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from balkit.auditing import Audit as Audit
     from balkit.auditing import audit as audit
     from balkit.basis import Basis as Basis
+    from balkit.comparing import compare as compare
     from balkit.errors import BalkitError as BalkitError
     from balkit.exports import export as export
     from balkit.planning import Plan as Plan
@@ -69,6 +70,7 @@ _HOME = {
     "Channel": ("balkit.synthesize", "Channel"),
     "channel": ("balkit.steps", "channel"),
     "Commit": ("balkit.pool", "Commit"),
+    "compare": ("balkit.comparing", "compare"),
     "dump_recipe": ("balkit.recipe", "dump"),
     "evaluate": ("balkit.steps", "evaluate"),
     "Evidence": ("balkit.selection", "Evidence"),

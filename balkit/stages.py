@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -48,18 +48,22 @@ def run(
     teacher: Teacher | None = None,
     new: bool = False,
     train: bool = True,
+    evaluate: Literal["each", "last"] = "each",
     notify: Notify | None = None,
 ) -> RunResult:
     """Runs all stages of a recipe on a pool, or goes on with a run of the same recipe that has not ended.
 
     `teacher` stands in for the recipe's own (tests, dry runs). `new` starts another run though one exists. `train`
-    False makes the snapshots only. Raises `CapReached`, `TeacherStopped` or `TeacherPaused` with everything that was
-    paid for kept: the same call continues. Raises `PoolLocked` while another run pays on this pool.
+    False makes the snapshots only; `evaluate` says whose students answer the eval split: each stage's, or the last
+    one's. Raises `CapReached`, `TeacherStopped` or `TeacherPaused` with everything that was paid for kept: the same
+    call continues. Raises `PoolLocked` while another run pays on this pool.
     """
     if not train and recipe.stages > 1:
         _refuse_untrained(recipe)
     with pool.lock():
-        return _Run.open(pool, recipe, new=new, notify=notify or (lambda event: None)).go(teacher, train=train)
+        return _Run.open(pool, recipe, new=new, notify=notify or (lambda event: None)).go(
+            teacher, train=train, evaluate=evaluate
+        )
 
 
 def _refuse_untrained(recipe: Recipe) -> None:
@@ -119,7 +123,7 @@ class _Run:
     def run_id(self) -> str:
         return self.record.run_id
 
-    def go(self, teacher: Teacher | None, *, train: bool) -> RunResult:
+    def go(self, teacher: Teacher | None, *, train: bool, evaluate: Literal["each", "last"]) -> RunResult:
         """All stages in order; each step only if it is not there yet."""
         results: list[StageResult] = []
         with ledger_of(self.pool) as ledger:
@@ -139,7 +143,8 @@ class _Run:
                     checkpoint = trained.digest
                     self.measure(stage, trained.path, checkpoint=checkpoint)
                     self.score(stage, trained.path, checkpoint=checkpoint)
-                    self.evaluate(stage, trained.path, checkpoint=checkpoint)
+                    if evaluate == "each" or stage == self.recipe.stages:
+                        self.evaluate(stage, trained.path, checkpoint=checkpoint)
                 results.append(self.result(stage, snapshot_id, trained))
             done = RunResult(
                 self.run_id,

@@ -29,6 +29,7 @@ FLOORS = [
     {"steps", "outlook", "explaining"},
     {"stages", "exports", "report"},
     {"quickstart"},
+    {"comparing"},
     {"cli"},
     {"__main__"},
 ]

@@ -309,6 +309,10 @@ class Synthesis(Section):
     votes: int = Field(
         default=1, ge=0, description="independent answers that must agree with the written one; 0 trusts it"
     )
+    verify: bool = Field(
+        default=True,
+        description="false: kept as written, unless empty, exact duplicates or in eval (BalDistill checks no more)",
+    )
     calls_per_row: float = Field(
         default=2.0, gt=0, description="a domain's sub-budget: synthesis calls x per_call for every row that is missing"
     )

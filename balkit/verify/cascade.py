@@ -38,6 +38,8 @@ CASCADE = (
     "choice_not_offered",
     "answer_contradicts_rationale",
 )
+#: What is refused though a recipe has written rows kept as they are: no snapshot could hold these.
+ALWAYS = ("empty", "exact_duplicate", "stands_in_eval")
 _CELLS = 4_000_000  # pairs compared at once: 16 MB of float32
 _WORKERS = 2
 
@@ -67,22 +69,27 @@ def new_examples(
     """DECISIONS (step `verify`) on every written row, sorted by example_id.
 
     `written` has example_id, prompt, reference, domain, and may have `rationale`. A row's reason is the first of
-    `CASCADE` that holds (docs/synthesis.md), or `new`. Duplicates are looked for in the known texts and among the rows
-    kept before, in the order of example_id; without vectors nothing is semantic. `detail` is JSON with the `other`
-    text, its `similarity` and a `note`, as far as there are. Raises `MissingExtra` without rapidfuzz or py3langid.
+    `CASCADE` that holds (docs/synthesis.md), or `new`; without `section.verify` only those of `ALWAYS` are looked for.
+    Duplicates are looked for in the known texts and among the rows kept before, in the order of example_id; without
+    vectors nothing is semantic. `detail` is JSON with the `other` text, its `similarity` and a `note`, as far as there
+    are. Raises `MissingExtra` without rapidfuzz or py3langid.
     """
     _columns(written)
     order = written.with_row_index("row").sort("example_id", "prompt", "domain", maintain_order=True)
     rows = order.to_dicts()
     anything = Usual()
-    form = [form_fault(row, usual=against.usual.get(row["domain"], anything)) for row in rows]
+
+    def refused(fault: Fault | None) -> Fault | None:
+        return None if fault is None or not (section.verify or fault.reason in ALWAYS) else fault
+
+    form = [refused(form_fault(row, usual=against.usual.get(row["domain"], anything))) for row in rows]
     whole = [at for at, fault in enumerate(form) if fault is None]
     repeats = _Repeats.of([rows[at] for at in whole], against=against, section=section)
     later = _later([rows[at] for at in whole], against=against, section=section, expected=expected, labels=labels)
     faults, place = list(form), {at: index for index, at in enumerate(whole)}
     for at in whole:
         index = place[at]
-        faults[at] = repeats.fault(index) or later[index]
+        faults[at] = refused(repeats.fault(index)) or refused(later[index])
         if faults[at] is None:
             repeats.keep(index)
     return frames.DECISIONS.of([_decision(row, fault) for row, fault in zip(rows, faults, strict=True)])
