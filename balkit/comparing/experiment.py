@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -61,32 +62,34 @@ class Experiment(Section):
         """The arm whose quotas say which domains are head and which tail, for all arms alike."""
         return self.against or self.baseline
 
-    def recipe(self, arm: str, *, seed: int, budget: int | None = None) -> Recipe:
-        """An arm's whole recipe. Raises `RecipeError` for changes that no recipe can have."""
-        body = recipes.load(self.base).model_dump(mode="json")
+    def recipe(self, arm: str, *, budget: int | None = None) -> Recipe:
+        """An arm's whole recipe, without its seed. Raises `RecipeError` for changes that no recipe can have."""
         own = self.arms[arm]
         more = {} if budget is None else {"budget_rows": budget}
+        body = self._base
         for key, value in {**self.common, **(own if isinstance(own, dict) else {}), **more}.items():
             body = _with(body, key.split("."), value)
         try:
-            return recipes.load(body | {"name": f"{self.name}-{arm}", "seed": seed})
+            return recipes.load(body | {"name": f"{self.name}-{arm}"})
         except RecipeError as error:
             raise RecipeError(f"arm {arm} of experiment {self.name}", error.problems) from None
 
+    @cached_property
+    def _base(self) -> dict[str, Any]:
+        return recipes.load(self.base).model_dump(mode="json")
+
     def cells(self) -> list[Cell]:
         """Every arm, budget and seed: all arms of a seed, then the next; other budgets come last."""
-        main = [
-            Cell(arm, self.recipe(arm, seed=seed), self.arms[arm] != UNTRAINED)
-            for seed in self.seeds
-            for arm in self.arms
-        ]
-        others = [
-            Cell(arm, self.recipe(arm, seed=seed, budget=budget), True)
-            for budget, arms in self.also.items()
-            for seed in self.seeds
-            for arm in arms
-        ]
-        return [*main, *others]
+        planned = [(self.arms, None), *((arms, budget) for budget, arms in self.also.items())]
+        found = []
+        for arms, budget in planned:
+            made = {arm: self.recipe(arm, budget=budget) for arm in arms}
+            found += [
+                Cell(arm, recipe.model_copy(update={"seed": seed}), self.arms[arm] != UNTRAINED)
+                for seed in self.seeds
+                for arm, recipe in made.items()
+            ]
+        return found
 
 
 @dataclass(frozen=True)

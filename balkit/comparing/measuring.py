@@ -103,7 +103,7 @@ class Measuring:
     def head(self, budget: int) -> frozenset[str]:
         """The domains whose quotas real examples can meet, in the arm that the experiment splits by."""
         if budget not in self._heads:
-            recipe = self.experiment.recipe(self.experiment.split_by, seed=0, budget=budget)
+            recipe = self.experiment.recipe(self.experiment.split_by, budget=budget)
             self._heads[budget] = Basis.of(self.pool, recipe).head
         return self._heads[budget]
 
