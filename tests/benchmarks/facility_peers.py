@@ -9,10 +9,10 @@ similarities ready made, outside of the clock; balkit makes its own from the vec
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,8 +112,9 @@ NAMES: dict[str, Callable[[np.ndarray, int], Pick]] = {
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever had, resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process ever had, resident. (`ru_maxrss` would begin with that of its parent.)"""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main(name: str, file: str, rows: str, picks: str) -> None:

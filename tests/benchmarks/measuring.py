@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 Times = dict[str, list[float]]
@@ -35,10 +35,7 @@ def interleaved(rounds: int, ways: Ways) -> Times:
 
 
 def in_child(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """What `work` gives in a fresh process, and the MiB of that process before and at its peak.
-
-    A child begins with its parent's peak in the kernel's books, so start it from a process that holds little.
-    """
+    """What `work` gives in a fresh process, and the MiB of that process before and at its peak."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
         value, before, peak = child.submit(_measured, work, *arguments).result()
     return value, before, peak
@@ -51,8 +48,9 @@ def _measured(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, fl
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever had, resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process ever had, resident. (`ru_maxrss` would begin with that of its parent.)"""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def table(title: str, header: str, rows: list[list[object]]) -> str:
