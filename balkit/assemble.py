@@ -99,7 +99,7 @@ def assemble(quotas: Mapping[str, int], material: Material, *, stage: int, tools
     real, rows, scores = material.real, material.rows, material.scores
     ranking = rank(quotas, real=real, rows=rows, scores=scores, stage=stage, choosing=tools.choosing)
     work = _Work(stage, material, tools, ranking)
-    wanted, exhausted = {domain: rows for domain, rows in quotas.items() if rows}, set[str]()
+    wanted, exhausted = _written_first(work, {domain: rows for domain, rows in quotas.items() if rows}), set[str]()
     while wanted:
         lacking = wanted
         for way in tools.fill:
@@ -348,6 +348,17 @@ def _write(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
         got = dict(examples.group_by("domain").len().iter_rows())
         asking = {name: lacking[name] for name in asking if name in lacking and got.get(name) == missing[name]}
     return lacking
+
+
+def _written_first(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
+    """What is lacking once the recipe's share of written rows is there; what could not be written is still lacking."""
+    if "synthetic" not in work.tools.fill:
+        return dict(wanted)
+    share = work.tools.synthesis.share
+    first = {domain: balance.written_first(rows, share=share) for domain, rows in wanted.items()}
+    asked = {domain: rows for domain, rows in first.items() if rows}
+    lacking = _write(work, asked) if asked else {}
+    return _less(wanted, {domain: rows - lacking.get(domain, 0) for domain, rows in asked.items()})
 
 
 def _written(work: _Work, missing: Mapping[str, int]) -> tuple[pl.DataFrame, pl.DataFrame]:

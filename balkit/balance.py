@@ -127,24 +127,31 @@ def redistribute(lacking: int, *, share: Shares, room: Mapping[str, int]) -> dic
 
 
 def fill_quotas(
-    quotas: Mapping[str, int], *, stage: int, unused: Mapping[str, int], repeatable: Iterable[str], fill: Iterable[str]
+    quotas: Mapping[str, int],
+    *,
+    stage: int,
+    unused: Mapping[str, int],
+    repeatable: Iterable[str],
+    fill: Iterable[str],
+    written_share: float = 0.0,
 ) -> pl.DataFrame:
     """A QUOTAS frame: what each domain takes, has written and repeats, if nothing is rejected.
 
     `unused` counts the rows that real examples not yet drawn can give; `repeatable` names domains that have a row to
-    repeat. A domain is tail when its quota exceeds its unused real examples' rows.
+    repeat; `written_share` of each quota is written first (`written_first`). A domain is tail when its quota exceeds
+    its unused real examples' rows.
     """
     order, can_repeat = list(fill), set(repeatable)
     rows = []
     for domain, quota in sorted(quotas.items()):
-        left = quota
-        parts = {"real": 0, "synthetic": 0, "repeat": 0}
+        parts = {"real": 0, "synthetic": written_first(quota, share=written_share) if "synthetic" in order else 0}
+        parts["repeat"], left = 0, quota - parts["synthetic"]
         for way in order:
             room = {"real": unused.get(domain, 0), "synthetic": left, "repeat": left}[way]
             if way == "repeat" and domain not in can_repeat and not parts["real"] + parts["synthetic"]:
                 room = 0
-            parts[way] = min(left, room)
-            left -= parts[way]
+            parts[way] += min(left, room)
+            left -= min(left, room)
         rows.append(
             {
                 "stage": stage,
@@ -158,6 +165,11 @@ def fill_quotas(
             }
         )
     return frames.QUOTAS.of(rows)
+
+
+def written_first(quota: int, *, share: float) -> int:
+    """Rows of a quota that are written though real examples may be left: the share, rounded down."""
+    return int(quota * Fraction(str(share)))
 
 
 def _natural(counts: Mapping[str, int], _policy: Balance, _now: Fraction, _before: Fraction) -> Shares:

@@ -162,7 +162,10 @@ class _Planner:
         """QUOTAS of a stage after what a domain lacks was given to others, as `assemble` does it."""
         fill, quotas = self.recipe.fill, self.basis.quotas(stage)
         unused = {domain: examples * self.recipe.rationale.per_example for domain, examples in unused.items()}
-        filled = balance.fill_quotas(quotas, stage=stage, unused=unused, repeatable=seen, fill=fill)
+        share = self.recipe.synthesis.share
+        filled = balance.fill_quotas(
+            quotas, stage=stage, unused=unused, repeatable=seen, fill=fill, written_share=share
+        )
         lacking, total = dict(filled.select("domain", "short").iter_rows()), int(filled["short"].sum())
         if not total:
             return filled
@@ -178,7 +181,9 @@ class _Planner:
         for domain, rows in sorted(lacking.items()):
             quotas[domain] += given.get(domain, 0) - min(rows, left)
             left -= min(rows, left)
-        settled = balance.fill_quotas(quotas, stage=stage, unused=unused, repeatable=seen, fill=fill)
+        settled = balance.fill_quotas(
+            quotas, stage=stage, unused=unused, repeatable=seen, fill=fill, written_share=share
+        )
         return settled.with_columns(filled["tail"])
 
     def dev(self) -> pl.DataFrame:

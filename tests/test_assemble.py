@@ -35,9 +35,12 @@ def stage_of(
     stage: int = 1,
     fill: Sequence[str] = ("real",),
     wrong: str = "",
+    share: float = 0.0,
 ) -> StageRows:
     """A stage that takes rows at random; the teacher is wrong about prompts with the word `wrong`."""
-    recipe = make_recipe(select={"first": "random", "then": "random"}, rationale={"tries": 1, "max_tokens": 64})
+    written = {"per_call": 2, "calls_per_row": 4, "share": share}
+    sections = {"rationale": {"tries": 1, "max_tokens": 64}, "synthesis": written}
+    recipe = make_recipe(select={"first": "random", "then": "random"}, **sections)
     nothing: dict[str, Any] = {"evaluation": [], "known": [], "calls_made": {}}
     channel = synthesize.Channel(
         ask=Scripted(Rule(wrong=wrong)).ask, endpoint="rule", model="rule-1", stage=stage, section=recipe.rationale,
@@ -47,8 +50,8 @@ def stage_of(
         real=examples, demonstrations=examples, rows=frames.SNAPSHOT_ROWS.empty(), surplus=frames.EXAMPLES.empty(),
         scores=frames.SCORES.empty(), **nothing,
     )  # fmt: skip
-    share = {domain: Fraction(1, len(quotas)) for domain in quotas}
-    tools = Tools(seed, fill, recipe.select, recipe.synthesis, share, channel, make_encoder(recipe.vectors).encode)
+    shares = {domain: Fraction(1, len(quotas)) for domain in quotas}
+    tools = Tools(seed, fill, recipe.select, recipe.synthesis, shares, channel, make_encoder(recipe.vectors).encode)
     return assemble(quotas, material, stage=stage, tools=tools)
 
 
@@ -95,3 +98,11 @@ def test_rows_for_another_domains_deficit_are_taken_over() -> None:
 def test_real_rows_that_fill_leaves_out_were_not_rejected() -> None:
     reasons = said(stage_of({"fruit": 2}, real(fruit=3), fill=("synthetic",)))
     assert set(reasons.values()) == {"not tried", "below quota"}
+
+
+def test_a_share_is_written_though_real_rows_are_left() -> None:
+    done = stage_of({"fruit": 9, "bird": 4}, real(fruit=30, bird=3), fill=("real", "synthetic"), share=0.5)
+    counted = dict(done.rows.group_by(pl.concat_str("domain", "origin", separator=" ")).len().iter_rows())
+    assert counted == {"fruit source": 5, "fruit synthetic": 4, "bird source": 2, "bird synthetic": 2}
+    none = stage_of({"fruit": 9}, real(fruit=30), fill=("real",), share=0.5)
+    assert set(none.rows["origin"]) == {"source"}

@@ -147,6 +147,14 @@ def test_fill_takes_real_rows_first_then_writes_then_repeats() -> None:
     assert quotas["empty"][0] | {"take": 0, "repeat": 0, "short": 4, "tail": True} == quotas["empty"][0]
 
 
+def test_a_share_of_each_quota_is_written_first() -> None:
+    options = {"stage": 1, "unused": {"a": 9, "b": 1}, "repeatable": (), "written_share": 0.4}
+    quotas = balance.fill_quotas({"a": 6, "b": 5}, fill=("real", "synthetic"), **options)
+    assert quotas.select("domain", "take", "make").rows() == [("a", 4, 2), ("b", 1, 4)]
+    unwritten = balance.fill_quotas({"a": 6}, fill=("real",), **options)
+    assert unwritten.select("take", "make", "short").rows() == [(6, 0, 0)]
+
+
 @pytest.mark.parametrize(("beta", "same_as"), [(0.0, "natural"), (0.999999999999, "uniform")])
 def test_effective_number_spans_natural_and_uniform(beta: float, same_as: str) -> None:
     plan = balance.schedule(MATH, budget_rows=700, stages=2, policy=Balance(policy="effective_number", beta=beta))

@@ -75,7 +75,7 @@ DEEPEST = 4
 #: Keys that are in a run's digest only where they are set: without them it is what it was.
 _LATER_OF_SYNTHESIS = (
     *("semantic_eval", "min_chars", "max_chars", "languages"),
-    *("attributes", "rationale", "max_calls_per_domain", "verify"),
+    *("attributes", "rationale", "max_calls_per_domain", "verify", "share"),
 )
 
 

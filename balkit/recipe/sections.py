@@ -313,6 +313,12 @@ class Synthesis(Section):
         default=True,
         description="false: kept as written, unless empty, exact duplicates or in eval (BalDistill checks no more)",
     )
+    share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="of every domain's rows that are written though real ones are left: other words for what it knows",
+    )
     calls_per_row: float = Field(
         default=2.0, gt=0, description="a domain's sub-budget: synthesis calls x per_call for every row that is missing"
     )
