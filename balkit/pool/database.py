@@ -273,26 +273,28 @@ def absent(folder: Path) -> PoolError:
 
 
 def _compare(con: duckdb.DuckDBPyConnection, *, folder: Path, head: Tip | None) -> None:
+    import duckdb
+
     path = folder / "pool.duckdb"
-    if not con.sql("SELECT 1 FROM duckdb_tables() WHERE table_name = 'migrations'").fetchall():
-        raise PoolDamaged(f"{path}: is not a pool, or was cut; restore the folder from a backup")
-    if not con.sql("SELECT 1 FROM duckdb_tables() WHERE table_name = 'versions'").fetchall():
+    try:
+        said = con.execute(queries()["opened"], {"version": head.version if head else 0}).fetchall()[0]
+    except duckdb.CatalogException:  # no table of versions
+        if not con.sql("SELECT 1 FROM duckdb_tables() WHERE table_name = 'migrations'").fetchall():
+            raise PoolDamaged(f"{path}: is not a pool, or was cut; restore the folder from a backup") from None
         return
-    stored = tip(con)
+    stored, digest, need = Tip(said[0] or 0, said[1] or BLANK), said[2], said[3]
     if head is None:
         if stored.version:
             raise PoolDamaged(
                 f"{folder}: HEAD is missing, so nobody can tell whether pool.duckdb is whole. {_accept(stored)}"
             )
         return
-    found = con.sql(queries()["digest_of"], params={"version": head.version}).fetchall()
-    if head.version and (not found or found[0][0] != head.digest):
+    if head.version and digest != head.digest:
         raise PoolDamaged(
             f"{folder}: HEAD says version {head.version} ({head.digest[:12]}), pool.duckdb holds version "
             f"{stored.version} ({stored.digest[:12]}): a part of it was lost or replaced. {_accept(stored)}"
         )
     file = path.resolve()
-    need = con.sql(queries()["stored_bytes"]).fetchall()[0][0]
     if not Path(f"{file}.wal").exists() and file.stat().st_size < need:
         raise PoolDamaged(f"{path}: {path.stat().st_size} bytes of {need}; the file was cut. Restore it from a backup")
 

@@ -2,16 +2,16 @@
 -- The newest version and its digest; no row in a blank pool.
 SELECT version, digest FROM versions ORDER BY version DESC LIMIT 1;
 
--- name: digest_of
--- The digest of one version.
-SELECT digest FROM versions WHERE version = $version;
-
--- name: stored_bytes
--- How long the file must be at least: three headers of 4 KiB, then the blocks in use. (DuckDB cuts free blocks off the
--- file's end and goes on counting them in total_blocks.)
-SELECT 12288 + used_blocks * block_size AS bytes
-FROM pragma_database_size()
-WHERE database_name = current_database();
+-- name: opened
+-- What an opening compares with HEAD: the newest version, its digest, that of HEAD's version, and how long the file must
+-- be at least: three headers of 4 KiB, then the blocks in use. (DuckDB cuts free blocks off the file's end and goes on
+-- counting them in total_blocks.)
+SELECT max(version) AS version, arg_max(digest, version) AS digest,
+    any_value(digest) FILTER (version = $version) AS of_head,
+    (
+        SELECT 12288 + used_blocks * block_size FROM pragma_database_size() WHERE database_name = current_database()
+    ) AS bytes
+FROM versions;
 
 -- name: committed
 -- The version that a run's step made.
