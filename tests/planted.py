@@ -637,7 +637,8 @@ def _collapsed(kind: str, row: Row, rng: random.Random) -> Row:
     name = rng.choice(_NAMES)
     asked = rng.choice(
         [f"Write a short poem about the {colour} sunset over the sea for my friend {name}, please.",
-         f"Give me three tips for staying healthy while working from home, and address them to {name}."]
+         f"Give me three tips for staying healthy while working from home, and address them to {name}.",
+         f"Think of a funny name for the {colour} kitten that my neighbour {name} has found in the garden."]
     )  # fmt: skip
     return row | {"prompt": asked, "domain": "requests"}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -180,6 +181,25 @@ def test_problems_that_differ_in_a_number_are_no_duplicates() -> None:
     rows = sums()
     variant = rows[3] | {"q": rows[3]["q"].replace("24", "25"), "a": "51", "r": "25 + 26 = 51.\nAnswer: 51"}
     assert found([*rows, variant]) == {}
+
+
+class SameForAll:
+    """An encoder to which all texts mean the same."""
+
+    name, dim = "same", 4
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return np.full((len(texts), self.dim), 0.5, np.float32)
+
+
+def test_no_one_is_no_number_that_tells_prompts_apart_and_a_number_word_is() -> None:
+    asked = (
+        "Nobody wanted the stale loaf.",
+        "The stale loaf was wanted by no one.",
+        "Two of us wanted the stale loaf.",
+    )
+    rows = [{"q": text, "a": "7", "r": "Answer: 7", "d": "bread"} for text in asked]
+    assert found(rows, only=["semantic_duplicate"], encoder=SameForAll()) == {"semantic_duplicate": [1]}
 
 
 def test_a_prompt_of_the_test_file_is_a_leak_in_the_train_file(tmp_path: Path) -> None:

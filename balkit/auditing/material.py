@@ -19,10 +19,11 @@ from balkit.tokens import Counter
 from balkit.vectors import Encoder
 
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+#: Without `one`, which is most often no number: where it is one, another number's word stands in the other prompt.
 _NUMBER_WORDS = re.compile(
-    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|"
+    r"\b(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|"
     r"seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|"
-    r"half|halves|third|quarter|twice|thrice|double|triple|first|second|fourth|fifth|not|no|never|except)\b",
+    r"half|halves|third|quarter|twice|thrice|double|triple|first|second|fourth|fifth|not|no(?!\s+one\b)|never|except)\b",
     re.IGNORECASE,
 )
 _SIGNS = re.compile(r"[-+*/^=<>≤≥√∫]|\\[A-Za-z]+")
