@@ -220,6 +220,18 @@ def test_a_split_column_tells_what_is_held_out() -> None:
     assert found(rows) == {"leak_between_splits": [2]}
 
 
+def test_a_test_file_whose_rows_all_say_train_is_held_out_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "corpus.jsonl", [row | {"split": "train"} for row in sums()])
+    write(tmp_path / "test_corpus.jsonl", [row | {"split": "train"} for row in sums()[4:5]])
+    files, named = [tmp_path / "corpus.jsonl", tmp_path / "test_corpus.jsonl"], {"prompt": "q", "answer": "a"}
+    result = audit(files, **named)
+    assert result.findings.select("row", "reason").rows() == [(4, "leak_between_splits")]
+    assert "its column `split` says train in every row" in caplog.text
+    assert audit(files, **named, split="split").by_reason()["reason"].to_list() == ["exact_duplicate"]
+
+
 def test_a_long_row_is_measured_against_the_limit() -> None:
     rows = changed(sums(), 6, r="We add them one by one. " * 60 + sums()[6]["r"])
     assert found(rows, max_tokens=200) == {"too_long_for_student": [6]}

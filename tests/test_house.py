@@ -52,7 +52,7 @@ KEPT_IN = {
     "safetensors": "student",
     "math_verify": "answers",
     "py3langid": "languages.py",
-    "matplotlib": "figures.py",
+    "matplotlib": "figures",
 }
 
 #: What `import balkit` and `import balkit.cli` must not load.

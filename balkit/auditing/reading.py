@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from balkit.errors import IngestError
 from balkit.pool import Pool
 from balkit.pool.whole import Columns, Table, is_hub_name, names_in, read_whole, sources_of
 from balkit.texts import example_id
+
+log = logging.getLogger(__name__)
 
 #: Column names by what they hold, the likelier first.
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -71,7 +74,7 @@ def rows_of_files(source: Any, named: Named) -> Rows:
     columns = [_columns(one, named) for one in sources]
     tables = read_whole(sources, columns=columns)
     given = any(name == "rationale" for wanted in columns for name, _ in wanted.more)
-    cells = pl.concat([_cells(table, number, split=_split_of_name(table.name)) for number, table in enumerate(tables)])
+    cells = pl.concat([_cells(table, number, sure=named.split is not None) for number, table in enumerate(tables)])
     prompts = cells["prompt"].fill_null("").to_list()
     answers = [answer if answer and answer.strip() else None for answer in cells["reference"].to_list()]
     worked = cells["rationale"].to_list()
@@ -133,19 +136,28 @@ def _columns(source: Any, named: Named) -> Columns:
     return wanted
 
 
-def _cells(table: Table, number: int, *, split: str) -> pl.DataFrame:
+def _cells(table: Table, number: int, *, sure: bool) -> pl.DataFrame:
+    """The cells, with splits. Of a column that nobody named (not `sure`) and that says one thing of all rows, no word
+    is taken against the file's own name: released test sets have been seen to say `train` throughout."""
     cells = table.cells.with_columns(pl.lit(number, pl.Int64).alias("source"))
     for part in ("rationale", "split"):
         if part not in cells.columns:
             cells = cells.with_columns(pl.lit(None, pl.String).alias(part))
-    named = pl.col("split").str.strip_chars().str.to_lowercase().replace(_SPLITS).fill_null(split)
-    return cells.with_columns(named.alias("split")).select(
+    told = _split_of_name(table.name)
+    split = cells["split"].str.strip_chars().str.to_lowercase().replace(_SPLITS)
+    if not sure and told not in (None, "train") and split.unique().to_list() == ["train"]:
+        log.warning(
+            "%s: taken for %s, as its name says; its column `split` says train in every row (--split split keeps that)",
+            *(table.name, told),
+        )
+        split = split.clear(len(split))
+    return cells.with_columns(split.fill_null(told or "train").alias("split")).select(
         "source", "row", "prompt", "reference", "domain", "rationale", "split"
     )
 
 
-def _split_of_name(name: str) -> str:
-    """The split that a file's own name gives away, else its folder's; train otherwise."""
+def _split_of_name(name: str) -> str | None:
+    """The split that a file's own name gives away, else its folder's."""
     path = Path(name.lower())
     words: Sequence[str] = re.split(r"[^a-z]+", path.name)
-    return next((_SPLITS[word] for word in (*words, path.parent.name) if word in _SPLITS), "train")
+    return next((_SPLITS[word] for word in (*words, path.parent.name) if word in _SPLITS), None)

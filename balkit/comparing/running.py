@@ -21,9 +21,9 @@ from balkit.comparing.measuring import Measuring
 from balkit.comparing.summary import differences, markdown, means, shown
 from balkit.errors import MissingExtra, PoolError, RunError
 from balkit.events import Notify
+from balkit.figures import arms_figure
 from balkit.pool import Pool
 from balkit.quickstart import open_pool
-from balkit.report import arms_figure
 from balkit.runs import write
 from balkit.teacher import Teacher
 

@@ -1,9 +1,8 @@
 """What people read: frames as text, what calls cost, how far a run is."""
 
-from balkit.report.arms import arms_figure
 from balkit.report.live import progress
 from balkit.report.spending import against, by_endpoint, cascades
 from balkit.report.tables import table
 from balkit.report.tail import drawn
 
-__all__ = ["against", "arms_figure", "by_endpoint", "cascades", "drawn", "progress", "table"]
+__all__ = ["against", "by_endpoint", "cascades", "drawn", "progress", "table"]

@@ -16,7 +16,7 @@ from balkit.vectors.best import MOST_ROWS, Best, Floats, Indices, exact
 
 _GRID = np.float32(2048)
 _ROWS_A_CENTRE = 64  # of the sample that centres are found on
-SAMPLE = 250  # queries
+SAMPLE = 500  # queries
 _TOO_MANY = 0.4  # of all cells: looking into so many costs what looking into all does
 _ROWS = 2048
 

@@ -1,4 +1,4 @@
-"""Figures as files, by matplotlib (extra `report`): the same bytes for the same numbers under the same matplotlib."""
+"""The figure of a data set: rows by origin and domain, quotas, and what was rejected."""
 
 from __future__ import annotations
 
