@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
+.PHONY: help quickstart test test-docs test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,10 @@ quickstart: $(VENV)/.quickstart  ## the whole method offline, in minutes; writes
 	$(BIN)/balkit quickstart quickstart
 
 test: $(VENV)/.dev  ## the default test suite, one process a core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not docs" -n auto --dist worksteal
+
+test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
+	$(BIN)/python -m pytest -m docs
 
 test-slow: $(VENV)/.slow  ## real models and the real data in BALKIT_REAL_DATA
 	BALKIT_REAL_DATA="$(abspath $(BALKIT_REAL_DATA))" $(BIN)/python -m pytest -m slow --timeout 3600

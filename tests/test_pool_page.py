@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from balkit.pool import Pool
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,7 @@ def files(folder: Path) -> None:
     (folder / "chats.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
 
 
+@pytest.mark.docs
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     files(tmp_path)
     command = tmp_path / "bin" / "balkit"

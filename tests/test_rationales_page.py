@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 from test_review import ids, rationale
 
 from balkit import frames
@@ -33,6 +34,7 @@ with open(sys.argv[1], "w", newline="") as file:
 """
 
 
+@pytest.mark.docs
 def test_the_commands_and_the_python_of_the_page_run(tmp_path: Path) -> None:
     pool = Pool.create(tmp_path / "pools" / "sums")
     rows = [{"q": f"{n} + {n}?", "a": str(2 * n), "d": "sums"} for n in range(3)]
