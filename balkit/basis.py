@@ -48,14 +48,15 @@ class Basis:
         snapshot is refused by the same ones, whatever rule they were made by. Raises `RunError` for a recipe's
         `domain_set` that is not there at that version, or that lacks examples, and for a `balance.within` that is not.
         """
-        view = pool.at(pool.version if at is None else at)
         known = frames.CALLS.empty() if calls is None else calls
-        if recipe.domain_set is not None:
-            _refuse_unknown(view, recipe.domain_set)
-        examples = view.examples(origin="source", domain_set=recipe.domain_set)
-        clusters = _clusters(view, recipe.balance.within)
         told = frames.DECISIONS.empty() if decisions is None else decisions
-        return cls(examples, recipe, known, view.leaking(), view.reviewed(), told, clusters)
+        with pool.held():
+            view = pool.at(pool.version if at is None else at)
+            if recipe.domain_set is not None:
+                _refuse_unknown(view, recipe.domain_set)
+            examples = view.examples(origin="source", domain_set=recipe.domain_set)
+            clusters = _clusters(view, recipe.balance.within)
+            return cls(examples, recipe, known, view.leaking(), view.reviewed(), told, clusters)
 
     @cached_property
     def evaluation(self) -> pl.DataFrame:

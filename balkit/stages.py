@@ -61,9 +61,9 @@ def run(
     if not train and recipe.stages > 1:
         _refuse_untrained(recipe)
     with pool.lock():
-        return _Run.open(pool, recipe, new=new, notify=notify or (lambda event: None)).go(
-            teacher, train=train, evaluate=evaluate
-        )
+        with pool.held():
+            opened = _Run.open(pool, recipe, new=new, notify=notify or (lambda event: None))
+        return opened.go(teacher, train=train, evaluate=evaluate)
 
 
 def _refuse_untrained(recipe: Recipe) -> None:
@@ -136,8 +136,9 @@ class _Run:
             self.dev(ledger, teacher)
             for stage in range(1, self.recipe.stages + 1):
                 snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=checkpoint)
-                self.refuse_nothing(snapshot_id)
-                self.keep_measures(stage, snapshot_id)
+                with self.pool.held():
+                    self.refuse_nothing(snapshot_id)
+                    self.keep_measures(stage, snapshot_id)
                 trained = self.train(stage, snapshot_id) if train else None
                 if trained is not None:
                     checkpoint = trained.digest
@@ -145,7 +146,8 @@ class _Run:
                     self.score(stage, trained.path, checkpoint=checkpoint)
                     if evaluate == "each" or stage == self.recipe.stages:
                         self.evaluate(stage, trained.path, checkpoint=checkpoint)
-                results.append(self.result(stage, snapshot_id, trained))
+                with self.pool.held():
+                    results.append(self.result(stage, snapshot_id, trained))
             done = RunResult(
                 self.run_id,
                 self.recipe.name,
@@ -209,8 +211,9 @@ class _Run:
             return snapshot_id
         self.say(stage, "data")
         previous = f"{self.run_id[:12]}-s{stage - 1}" if stage > 1 else None
-        self.refuse_changes(self.rows(previous))
-        material = self.material(stage, previous=previous, scored_by=scored_by)
+        with self.pool.held():
+            self.refuse_changes(self.rows(previous))
+            material = self.material(stage, previous=previous, scored_by=scored_by)
         done = assemble(self.quotas(stage), material, stage=stage, tools=self.tools(stage, ledger, teacher))
         self.pool.commit(
             Commit(

@@ -456,6 +456,18 @@ def test_threads_of_one_process_commit_one_after_the_other(tmp_path: Path) -> No
     assert pool.check() == []
 
 
+def test_reads_that_are_held_together_see_one_state_and_nothing_is_written_meanwhile(pool: Pool) -> None:
+    add(pool, "one")
+    with pool.held():
+        other = threading.Thread(target=add, args=(Pool.open(pool.path), "two"))
+        other.start()
+        other.join()
+        assert (pool.version, pool.examples().height) == (1, 1)
+        with pool.held(), pytest.raises(AssertionError, match="a write inside of `held`"):
+            add(pool, "three")
+    assert (pool.version, pool.examples().height) == (2, 2)
+
+
 def interrupted(pool: Pool) -> None:
     with writing.writing(pool.path) as con:
         con.execute("INSERT INTO retirements VALUES ('x', 'y', 1)")

@@ -1,6 +1,6 @@
 """Opening the pool's one DuckDB file: short, checked against HEAD, and with foreign errors translated.
 
-Nothing here keeps the file open: both context managers close it, so that other processes get in.
+Nothing here keeps the file open: all context managers close it, so that other processes get in.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -37,6 +39,8 @@ CLOSED_OFF: Config = {"enable_external_access": "false", "python_enable_replacem
 #: This process's connections, and the name and inode of each one's file: DuckDB hands out one open file to all of them.
 _OPEN: WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, int]] = WeakKeyDictionary()
 _OPENING = Lock()
+#: What `held` keeps open for its caller, by the folder.
+_HELD: ContextVar[Mapping[Path, duckdb.DuckDBPyConnection]] = ContextVar("held", default=MappingProxyType({}))
 
 
 def _in_a_child() -> None:
@@ -81,11 +85,35 @@ def reading(
 
     Raises `PoolLocked` when a writer stays longer than `wait_s`, `PoolDamaged` when the file is not what HEAD says.
     """
+    kept = _HELD.get().get(folder) if memory_mb is None else None
+    if kept is not None:
+        with translated(folder), quiet(kept.cursor()) as cursor:
+            yield cursor
+        return
     config: Config = {**CLOSED_OFF, "lock_configuration": "true"}
     if memory_mb is not None:
         config["memory_limit"] = f"{memory_mb}MB"
     with _opened(folder, config=config, read_only=True, wait_s=wait_s) as con:
         yield con
+
+
+@contextmanager
+def held(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
+    """What `reading` gives inside, to the same caller, shares one opening, and so sees one state of the file.
+
+    For many reads in a row: each opening takes DuckDB 30 ms. Nothing may be written inside (`writing` refuses).
+    """
+    with reading(folder, wait_s=wait_s) as con:
+        before = _HELD.set(MappingProxyType({**_HELD.get(), folder: con}))
+        try:
+            yield
+        finally:
+            _HELD.reset(before)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether the caller is inside of `held`."""
+    return folder in _HELD.get()
 
 
 @contextmanager

@@ -457,6 +457,10 @@ class Pool:
                 return before
             return tables.append(con, rows=rows, message=message)
 
+    def held(self) -> AbstractContextManager[None]:
+        """Many reads in a row: inside of it the caller's share one opening of the file and see one state; no writes."""
+        return database.held(self.path, wait_s=self._wait_s)
+
     def _reading(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         return database.reading(self.path, wait_s=self._wait_s)
 

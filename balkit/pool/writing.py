@@ -102,6 +102,9 @@ def alone(folder: Path, *, wait_s: float) -> Iterator[None]:
 
     if not folder.is_dir():
         raise database.absent(folder)
+    assert not database.is_held(folder), (
+        f"{folder}: a write inside of `held`, which would go on reading what was before"
+    )
     until, pause = time.monotonic() + wait_s, 0.02
     mine = False
     try:
