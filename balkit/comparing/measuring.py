@@ -38,7 +38,7 @@ class Measuring:
         summary = student.summarise(body.pop("evaluations"), head=head)
         counts = body.pop("train_rows")
         per_domain = {
-            name: {**one, "train_rows": counts.get(name, 0), "head": name in head}
+            name: {"accuracy": round(one["accuracy"], 4), "rows": one["rows"], "train_rows": counts.get(name, 0)}
             for name, one in summary["per_domain"].items()
         }
         return {

@@ -151,13 +151,22 @@ def _result(experiment: Experiment, folder: Path, done: dict[str, dict[str, Any]
     missing = tuple(cell.name for cell in experiment.cells() if cell.name not in done)
     result = Comparison(body, folder, missing)
     if cells:
-        write(folder / "results.json", json.dumps(body, indent=1) + "\n")
+        write(folder / "results.json", _lines(body))
         write(folder / "results.md", markdown(body))
         try:
             arms_figure(body, folder / "figure.svg")
         except MissingExtra:
             (folder / "figure.svg").unlink(missing_ok=True)
     return result
+
+
+def _lines(body: dict[str, Any]) -> str:
+    """JSON with a line for each cell, mean and difference: small, and its changes can be read."""
+    parts = []
+    for key, value in body.items():
+        rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in value) if isinstance(value, list) else ""
+        parts.append(f"{json.dumps(key)}: " + (f"[\n{rows}\n]" if rows else json.dumps(value, ensure_ascii=False)))
+    return "{" + ",\n".join(parts) + "}\n"
 
 
 @cache
