@@ -28,7 +28,9 @@ def arms_figure(body: Mapping[str, Any], file: Path) -> None:
         figure = Figure(figsize=(5 * (2 + (len(budgets) > 1)), 1.6 + 0.32 * len(arms)), layout="constrained")
         axes = figure.subplots(1, 2 + (len(budgets) > 1))
         _accuracies(axes[0], main)
-        _gains(axes[1], [row for row in body["differences"] if row["budget"] == budgets[0]], arms)
+        trained = {row["arm"] for row in main if row["steps"]}
+        gains = [row for row in body["differences"] if row["budget"] == budgets[0] and row["arm"] in trained]
+        _gains(axes[1], gains, arms)
         if len(budgets) > 1:
             _budgets(axes[2], body["means"])
         axes[0].set_yticks(range(len(arms)), arms)
@@ -43,6 +45,7 @@ def _accuracies(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     for offset, (name, (mark, colour)) in zip((0.0, -0.2, 0.2), _MARKS.items(), strict=True):
         points = [(at + offset, row[name]) for at, row in enumerate(rows) if row[name] is not None]
         _points(axis, points, mark=mark, colour=colour, label=name)
+    axis.set_xlim(-2, 102)
     axis.legend(frameon=False, loc="lower left")
 
 
