@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from balkit.cli import audit, calls, choosing, comparing, domains, files, pools, reviewing, runs
+from balkit.cli import audit, calls, choosing, comparing, domains, files, first, pools, reviewing, runs
 from balkit.errors import BalkitError
 
 #: What typer makes of Ctrl-C.
@@ -19,21 +19,24 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="balkit",
     help="Balanced distillation data sets under a fixed teacher budget, in several stages.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (pools, domains, audit, choosing, runs, comparing, calls, reviewing, files):
+for commands in (first, pools, domains, audit, choosing, runs, comparing, calls, reviewing, files):
     commands.register(app)
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def _alone(
+    context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and stop.")
+) -> None:
     if version:
         from balkit import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        first.welcome()
 
 
 def main() -> None:
