@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from small import make_pool
 from teacher_server import Say, TeacherServer
 from typer.testing import CliRunner, Result

@@ -58,10 +58,10 @@ def next_commands(folder: Path, here: Here) -> list[tuple[str, str]]:
             return [shown, ("balkit init FILE", "write a recipe for it")]
         return [shown, (_command("export", pool, "latest --to trl --out exports"), "write what was made for a trainer")]
     name, done = _last_run(folder / pool)
-    recipe = next((one for one in here.recipes if one.name == name), None)
-    if recipe is not None and not done:
-        return [(_command("run", pool, recipe.path), "go on where the run stopped")]
-    if recipe is not None:
+    own = next((one for one in here.recipes if one.name == name), None)
+    if own is not None and not done:
+        return [(_command("run", pool, own.path), "go on where the run stopped")]
+    if own is not None:
         return [(_command("export", pool, "latest --to trl --out exports"), "write what was made for a trainer")]
     newest = here.recipes[0].path
     return [
