@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from balkit.errors import ExportError, FrameError
 from balkit.exports import Options, export
-from balkit.exports.rows import quantiles
+from balkit.exports.rows import SLICE, quantiles
 from balkit.frames import SNAPSHOT_ROWS
 from balkit.tokens import Counter
 
@@ -289,3 +289,13 @@ def test_the_report_lists_every_other_file_with_its_digest(tmp_path):
     del on_disk["EXPORT_REPORT.json"]
     assert found == on_disk
     assert json.loads((tmp_path / "out/EXPORT_REPORT.json").read_text()) == report.content
+
+
+def test_rows_of_many_blocks_keep_their_order_and_their_reasons(tmp_path):
+    rows = snapshot_rows(*({"prompt": f"p{i}", "answer": " " if i % 3 == 0 else "x"} for i in range(2 * SLICE + 5)))
+    report = export(Frozen(rows), to=["openai"], out=tmp_path / "out", options=Options(drop_refused=True))
+    asked = [row["messages"][0]["content"] for row in lines(tmp_path / "out/openai/train.jsonl")]
+    assert asked == [f"p{i}" for i in range(2 * SLICE + 5) if i % 3]
+    sidecar = pl.read_parquet(tmp_path / "out/rows.parquet")
+    assert sidecar["row_id"].to_list() == rows["row_id"].to_list()
+    assert sidecar["line"].drop_nulls().to_list() == list(range(report.rows["train"]))

@@ -16,6 +16,7 @@ from test_export import Frozen, snapshot_rows, tree
 from balkit import figures
 from balkit import recipe as recipes
 from balkit.assets import recipes_folder
+from balkit.errors import RecipeError
 from balkit.exports import Background, Options, around, export
 from balkit.exports.background import Making
 from balkit.exports.card import _cell, _fenced
@@ -154,6 +155,15 @@ def test_the_card_section_of_the_docs_is_one_that_a_recipe_takes():
     page = (Path(__file__).resolve().parent.parent / "docs/exports.md").read_text(encoding="utf-8")
     block = page.split("```yaml\n")[1].split("```")[0]
     assert recipes.load(RECIPE | yaml.safe_load(block)).card.source_license("geometry") == "ask the owner"
+
+
+@pytest.mark.parametrize(
+    "card",
+    [{"license": " "}, {"source_licenses": {"a": ""}}, {"teacher_terms": {"*": "\ud800"}}, {"language": ["English"]}],
+)
+def test_terms_that_say_nothing_or_cannot_be_written_are_refused(card):
+    with pytest.raises(RecipeError, match="card"):
+        recipes.load(RECIPE | {"card": card})
 
 
 def test_shipped_recipes_state_whose_texts_they_use():

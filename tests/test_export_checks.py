@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -14,27 +16,28 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from student_toys import small_base
 from test_export import Frozen, snapshot_rows
 from test_export_loaders import HOSTILE
 from test_pairs import pairs_for
 
+from balkit import student
 from balkit.errors import ExportError
 from balkit.exports import TARGETS, Background, Options, checks, export
-from balkit.exports.rows import prepare
+from balkit.exports.material import Material
+from balkit.exports.rows import prepare, sliced
 
 ROWS = Frozen(snapshot_rows(*({"prompt": text, "rationale": text, "domain": text[:20]} for text in HOSTILE * 2)))
 VALIDATION = snapshot_rows({"prompt": "held out"}, {"prompt": "2024-01-01"}, split="dev")
 
 
 def material(rows):
-    from balkit.exports.material import Material
-
-    options = Options()
-    both = {
-        "train": prepare(rows, part="train", snapshot_id="s", options=options),
-        "validation": prepare(VALIDATION, part="validation", snapshot_id="s", options=options),
+    options, sources = Options(), {"train": sliced(rows), "validation": sliced(VALIDATION)}
+    considered = {
+        part: prepare(blocks, part=part, snapshot_id="s", options=options) for part, blocks in sources.items()
     }
-    return Material(**both, snapshot_id="s", digest="d", version=1, options=options)
+    given = {"snapshot_id": "s", "digest": "d", "version": 1, "options": options}
+    return Material(considered=considered, sources=sources, spool=Path(), **given)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,34 @@ def test_the_trainers_own_loader_takes_every_pair(name, options, tmp_path):
 def test_reasoning_is_taken_where_it_is_offered(options, tmp_path):
     chosen = Options(check=True, rationale="reasoning_content", **options)
     export(ROWS, to=["trl", "mlx", "hf"], out=tmp_path / "o", validation=VALIDATION, options=chosen)
+
+
+@pytest.mark.slow
+def test_trl_trains_two_steps_and_its_labels_mask_exactly_the_prompt(tmp_path):
+    wanted = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "trl")]
+    if subprocess.run([*wanted, PACKAGES["trl"]], capture_output=True, check=False).returncode:
+        pytest.skip(f"{PACKAGES['trl']} cannot be fetched")
+    base = small_base(tmp_path / "base")
+    rows = Frozen(snapshot_rows(*[{}] * 5, {"prompt": "red é <think>", "rationale": "rose"}))
+    options = Options(system="Be brief.", tokens=student.counter(base))
+    report = export(rows, to=["trl"], out=tmp_path / "o", validation=VALIDATION, options=options)
+    script = Path(__file__).with_name("trl_two_steps.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "o/trl"), str(base), str(tmp_path / "student")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "trl"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["steps"], found["finite"]) == (2, True)
+    assert found["rows"] == [
+        [f"<|bos|><|user|>Be brief.<|user|>{row['prompt']}<|assistant|>",
+         f"{row['rationale']}\nAnswer: {row['answer']}<|eos|>"]
+        for row in rows.rows.iter_rows(named=True)
+    ]  # fmt: skip
+    assert found["tokens"] == report.content["targets"]["trl"]["trainable_tokens"]
 
 
 PACKAGES = {

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import make_pool, make_recipe
-from test_export import WORDS, Frozen, snapshot_rows
+from test_export import WORDS, Frozen, snapshot_rows, tree
 from test_review import Counted, rationale
 
 from balkit import frames
@@ -24,6 +24,7 @@ from balkit.pool import Pool
 from balkit.pool.pairs import PAIRS, pairs
 from balkit.review import Verdict, cases_of, judge
 from balkit.stages import run
+from balkit.steps import validation_rows
 from balkit.teacher import Request, Scripted
 
 PAIRED = [name for name, target in TARGETS.items() if target.paired]
@@ -248,6 +249,17 @@ def test_the_pools_pairs_reach_the_files(trained: tuple[Pool, str], tmp_path: Pa
     assert report.content["targets"]["trl-dpo"]["pairs"] == {"train": found.height}
     rejected = {row["rejected"][0]["content"] for row in lines(tmp_path / "o/trl-dpo/data/train.jsonl")}
     assert rejected == set(found["rejected"])
+
+
+def test_a_snapshot_that_stays_on_disk_is_exported_as_one_in_memory(trained: tuple[Pool, str], tmp_path: Path) -> None:
+    pool, snapshot_id = trained
+    held, dev = pool.snapshot(snapshot_id), validation_rows(pool, at=pool.snapshot(snapshot_id).version)
+    for name, snapshot in (("held", held), ("scanned", pool.scan(snapshot_id))):
+        known = around(pool, snapshot, pairs=3, validation=dev)
+        export(snapshot, to=["all"], out=tmp_path / name, validation=dev, background=known)
+    assert tree(tmp_path / "held") == tree(tmp_path / "scanned")
+    every = around(pool, held, pairs=3).pairs_of(held.rows)
+    assert every.equals(pool.at(held.version).pairs(chosen=held.rows.rename({"rationale": "text"}), per_example=3))
 
 
 def test_the_command_takes_pairs(trained: tuple[Pool, str], tmp_path: Path) -> None:

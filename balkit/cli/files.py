@@ -71,7 +71,7 @@ def export(
     from balkit.student import counter
 
     opened = Pool.open(pool)
-    found = opened.snapshot(snapshot)
+    found = opened.scan(snapshot)
     options = Options(
         rationale=rationale,
         system=system,

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 
@@ -37,20 +38,20 @@ from balkit.exports import (
 )
 from balkit.exports.background import Background, around
 from balkit.exports.material import Material, Target
-from balkit.exports.report import build, dropped
+from balkit.exports.report import build
 from balkit.exports.rows import (
-    EXPORT_ROWS,
     PROVENANCE,
+    SLICE,
     Options,
     families,
     kept_apart,
     prepare,
     refuse_unfit,
     refuse_unheard,
+    sliced,
 )
-
-if TYPE_CHECKING:
-    from balkit.pool import Snapshot
+from balkit.frames import SNAPSHOT_ROWS
+from balkit.pool import Snapshot, SnapshotScan
 
 __all__ = ["TARGETS", "Background", "ExportReport", "Options", "around", "export"]
 
@@ -120,7 +121,7 @@ class ExportReport:
 
 
 def export(
-    snapshot: Snapshot,
+    snapshot: Snapshot | SnapshotScan,
     *,
     to: Sequence[str],
     out: str | Path,
@@ -130,6 +131,7 @@ def export(
 ) -> ExportReport:
     """Write a snapshot for the targets named in `to`, each into `out/<target>/`, all or nothing.
 
+    One of `Pool.scan` stays on disk: then memory grows with the rows by their ids only.
     `to` may be `all`: every target that can take these rows. `validation` holds SNAPSHOT_ROWS from the pool's dev
     split. A row whose prompt stands in the train part is left out of the validation part, and so is one of a family
     (`background.parents`) that has a row in the train part. The same snapshot and options give the same bytes under
@@ -139,41 +141,55 @@ def export(
     """
     _sound(options)
     named = _named(to)
+    with TemporaryDirectory(prefix="balkit-export-") as spool:
+        material = _material(snapshot, validation, options=options, background=background, spool=Path(spool))
+        if not material.train.height:
+            reasons = ", ".join(sorted(set(material.considered["train"]["reason"].drop_nulls())))
+            raise ExportError(
+                f"snapshot {snapshot.snapshot_id}: no row is left to export ({reasons or 'the snapshot has no rows'})"
+            )
+        refusals = {name: why for name in named or TARGETS if (why := TARGETS[name].refusal(material))}
+        if refusals and named:
+            raise ExportError("; ".join(f"{name} {why}" for name, why in refusals.items()))
+        targets = {name: TARGETS[name] for name in named or TARGETS if name not in refusals}
+        return _write(material, targets=targets, left_out=refusals, out=Path(out))
+
+
+def _material(
+    snapshot: Snapshot | SnapshotScan,
+    validation: pl.DataFrame | None,
+    *,
+    options: Options,
+    background: Background,
+    spool: Path,
+) -> Material:
+    """Every row judged, and where its texts are. Raises `ExportError` for rows that would not train as they stand."""
     given = partial(prepare, snapshot_id=snapshot.snapshot_id, options=options)
-    train, held_out = given(snapshot.rows, part="train"), EXPORT_ROWS.empty()
-    if validation is not None:
-        apart = kept_apart(train.filter("kept"), validation, family=families(background.parents))
-        held_out = given(validation, part="validation", apart=apart)
-    considered = pl.concat([train, held_out])
-    refuse_unfit(considered, options=options)
-    refuse_unheard(train, options=options)
+    sources = {
+        "train": snapshot.blocks if isinstance(snapshot, SnapshotScan) else sliced(snapshot.rows),
+        "validation": sliced(SNAPSHOT_ROWS.empty() if validation is None else validation),
+    }
     material = Material(
-        train=train.filter("kept"),
-        validation=held_out.filter("kept"),
+        considered={"train": given(sources["train"], part="train")},
+        sources=sources,
+        spool=spool,
         snapshot_id=snapshot.snapshot_id,
         digest=snapshot.digest,
         version=snapshot.version,
         options=options,
         background=background,
-        dropped=dropped(considered),
     )
-    if not material.train.height:
-        reasons = ", ".join(sorted(set(train["reason"].drop_nulls()))) or "the snapshot has no rows"
-        raise ExportError(f"snapshot {snapshot.snapshot_id}: no row is left to export ({reasons})")
-    refusals = {name: why for name in named or TARGETS if (why := TARGETS[name].refusal(material))}
-    if refusals and named:
-        raise ExportError("; ".join(f"{name} {why}" for name, why in refusals.items()))
-    targets = {name: TARGETS[name] for name in named or TARGETS if name not in refusals}
-    return _write(material, considered, targets=targets, left_out=refusals, out=Path(out))
+    apart = {}
+    if validation is not None:
+        apart = kept_apart(material.blocks("train"), sources["validation"], family=families(background.parents))
+    held_out = given(sources["validation"], part="validation", apart=apart)
+    refuse_unfit(pl.concat([material.considered["train"], held_out]), options=options)
+    refuse_unheard(material.blocks("train"), options=options)
+    return replace(material, considered={**material.considered, "validation": held_out})
 
 
 def _write(
-    material: Material,
-    considered: pl.DataFrame,
-    *,
-    targets: Mapping[str, Target],
-    left_out: Mapping[str, str],
-    out: Path,
+    material: Material, *, targets: Mapping[str, Target], left_out: Mapping[str, str], out: Path
 ) -> ExportReport:
     with files.place(out, overwrite=material.options.overwrite) as folder:
         settings, checked = {}, {}
@@ -182,20 +198,17 @@ def _write(
             settings[name] = target.write(material, folder / name)
             if material.options.check and name in checks.REQUIREMENTS:
                 checked[name] = checks.check(name, folder / name, material)
-        lineage = partial(_lineage, material, considered)
-        files.write_parquet(lineage, folder / files.SIDECAR, schema=files.arrow_schema(SIDECAR))
+        files.write_parquet(_lineage(material), folder / files.SIDECAR, schema=files.arrow_schema(SIDECAR))
         if any(target.paired for target in targets.values()):
             schema = files.arrow_schema(preferences.SIDECAR)
             files.write_parquet(partial(preferences.lineage, material.pairs), folder / files.PAIRS, schema=schema)
-        listing = files.listing(folder)
         content = build(
             material,
-            considered,
             targets=targets,
             settings=settings,
             checked=checked,
             left_out=left_out,
-            listing=listing,
+            listing=files.listing(folder),
         )
         files.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", folder / files.REPORT)
     return ExportReport(
@@ -207,11 +220,24 @@ def _write(
     )
 
 
-def _lineage(material: Material, considered: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    with_calls = considered.select(PROVENANCE).join(
-        material.background.calls, on="rationale_id", how="left", maintain_order="left"
-    )
-    return with_calls.with_columns(version=material.version).select(SIDECAR).iter_rows(named=True)
+def _lineage(material: Material) -> files.Rows:
+    """What gives the rows of the sidecar; the calls are looked up once."""
+    calls = material.background.calls
+    known = calls.select("rationale_id").with_row_index("call")
+    parts = [
+        (rows, rows.select("rationale_id").join(known, on="rationale_id", how="left", maintain_order="left")["call"])
+        for rows in material.considered.values()
+    ]
+
+    def lineage() -> Iterator[dict[str, Any]]:
+        for rows, places in parts:
+            for at in range(0, rows.height, SLICE):
+                here = places.slice(at, SLICE)
+                found = calls.select(pl.all().gather(here)).drop("rationale_id")
+                some = rows.slice(at, SLICE).select(PROVENANCE).hstack(found)
+                yield from some.with_columns(version=material.version).select(SIDECAR).iter_rows(named=True)
+
+    return lineage
 
 
 def _named(to: Sequence[str]) -> list[str]:

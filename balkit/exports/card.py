@@ -206,7 +206,7 @@ def _limits(material: Material, table: pl.DataFrame) -> Iterator[str]:
     yield "Of a worked answer only the final answer was checked; nobody verified the steps that lead to it."
     if recipe and recipe.rationale.hint:
         yield "The teacher was shown the answer on file, so that its agreement with it is no evidence."
-    bare = int(rows["reference"].is_null().sum())
+    bare = int((~rows["referenced"]).sum())
     if bare:
         voted = recipe.rationale.votes if recipe else 0
         rests = f"a majority of {voted} answers" if voted else "one answer of the teacher, unverified"

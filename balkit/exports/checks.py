@@ -96,13 +96,13 @@ def _run(command: Sequence[str], *, name: str) -> None:
 def _turns(material: Material, *, name: str) -> Iterator[list[tuple[str, str]]]:
     """The roles and texts that the loader must see; of a pair the rejected message follows the chosen one."""
     if name == "trl-kto":
-        for pairs in material.pairs.values():
-            for prompt, message, wanted in preferences.judgements(pairs, options=material.options):
+        for part in material.pairs:
+            for prompt, message, wanted in preferences.judgements(material.pair_blocks(part), options=material.options):
                 yield [*_said(prompt), *_said([message]), ("label", str(wanted))]
         return
     if name in ("trl-dpo", "llamafactory-dpo"):
-        for pairs in material.pairs.values():
-            for prompt, good, bad in preferences.chats(pairs, options=material.options):
+        for part in material.pairs:
+            for prompt, good, bad in preferences.chats(material.pair_blocks(part), options=material.options):
                 yield _said([*prompt, good, bad])
         return
     for part in material.parts:

@@ -19,7 +19,7 @@ import pyarrow.parquet
 import yaml
 
 from balkit.errors import ExportError
-from balkit.exports.rows import EXPORT_ROWS, SLICE
+from balkit.exports.rows import EXPORT_ROWS, SLICE, TEXTS
 
 #: What the report and the sidecar are called. The report marks a folder as an export.
 REPORT = "EXPORT_REPORT.json"
@@ -65,9 +65,11 @@ def write_parquet(rows: Rows, path: Path, *, schema: pa.Schema) -> None:
 
 def arrow_schema(columns: Sequence[str], *, message: Sequence[str] = ("role", "content")) -> pa.Schema:
     """Explicit Arrow types for columns of EXPORT_ROWS, of the sidecar, and `messages`, a list of structs of strings."""
-    types, nullable = EXPORT_ROWS.columns, EXPORT_ROWS.nullable | {"call_key", "model", "cost_usd"}
+    types, nullable = EXPORT_ROWS.columns, EXPORT_ROWS.nullable | {"reference", "call_key", "model", "cost_usd"}
     made = {"messages": pa.list_(pa.struct([(name, pa.string()) for name in message])), "version": pa.int64()}
-    made |= {"cost_usd": pa.float64()} | dict.fromkeys(("teacher", "call_key", "model", "rejected_id"), pa.string())
+    made |= {"cost_usd": pa.float64()} | dict.fromkeys(
+        ("teacher", "call_key", "model", "rejected_id", *TEXTS), pa.string()
+    )
     return pa.schema(
         pa.field(name, made.get(name) or _ARROW[types[name]], nullable=name in nullable) for name in columns
     )

@@ -124,7 +124,7 @@ def write_dpo(material: Material, folder: Path) -> Mapping[str, object]:
 
 
 def _ranked(material: Material, part: str) -> Iterator[dict[str, Any]]:
-    for prompt, good, bad in preferences.chats(material.pairs[part], options=material.options):
+    for prompt, good, bad in preferences.chats(material.pair_blocks(part), options=material.options):
         yield {"messages": prompt, "chosen": good, "rejected": bad}
 
 

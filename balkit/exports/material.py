@@ -12,7 +12,7 @@ import polars as pl
 
 from balkit.exports import preferences
 from balkit.exports.background import Background
-from balkit.exports.rows import Message, Options, RationaleForm, chats
+from balkit.exports.rows import TEXTS, Blocks, Message, Options, RationaleForm, chats
 
 TEMPLATE_ROOM = 64  # tokens a row that a chat template may add: role markers and a default system prompt
 _STEP = 64
@@ -32,29 +32,61 @@ class Limit:
 
 @dataclass(frozen=True)
 class Material:
-    """What a target gets: EXPORT_ROWS of both parts (kept rows only, in order) and where they come from.
+    """What a target gets: which rows, without their texts, and where to read these.
 
-    `dropped` counts by part and reason the rows that are not here.
+    `considered`: EXPORT_ROWS of both parts by name; `sources`: the blocks of SNAPSHOT_ROWS that these are of, row by
+    row. `spool` is an empty folder for what is too much to keep.
     """
 
-    train: pl.DataFrame
-    validation: pl.DataFrame
+    considered: Mapping[str, pl.DataFrame]
+    sources: Mapping[str, Blocks]
+    spool: Path
     snapshot_id: str
     digest: str
     version: int
     options: Options
     background: Background = field(default_factory=Background)
-    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
+    def train(self) -> pl.DataFrame:
+        """EXPORT_ROWS that are trained on, in order."""
+        return self._kept["train"]
+
+    @property
+    def validation(self) -> pl.DataFrame:
+        """EXPORT_ROWS that are held out, in order."""
+        return self._kept["validation"]
+
+    @cached_property
     def parts(self) -> dict[str, pl.DataFrame]:
         """The parts that have rows, by the name that their files carry."""
-        both = {"train": self.train, "validation": self.validation}
-        return {name: rows for name, rows in both.items() if rows.height}
+        return {name: rows for name, rows in self._kept.items() if rows.height}
+
+    @cached_property
+    def _kept(self) -> dict[str, pl.DataFrame]:
+        return {name: rows if rows["kept"].all() else rows.filter("kept") for name, rows in self.considered.items()}
+
+    @cached_property
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """How many rows were left out, by part and reason."""
+        found: dict[str, dict[str, int]] = {}
+        for part, rows in self.considered.items():
+            counts = rows.filter(~pl.col("kept")).group_by("reason").len().sort("reason").rows()
+            found |= {part: dict(counts)} if counts else {}
+        return found
+
+    def blocks(self, part: str) -> Iterator[pl.DataFrame]:
+        """The kept EXPORT_ROWS of a part with their `TEXTS`, in order, some at a time."""
+        at = 0
+        for texts in self.sources[part]():
+            rows = self.considered[part].slice(at, texts.height).hstack(texts.select(TEXTS)).filter("kept")
+            at += texts.height
+            if rows.height:
+                yield rows
 
     def chats(self, part: str) -> Iterator[list[Message]]:
         """The messages of each row of a part, in order."""
-        return chats(self.parts[part], options=self.options)
+        return (chat for rows in self.blocks(part) for chat in chats(rows, options=self.options))
 
     def messages(self, part: str) -> Iterator[dict[str, Any]]:
         """Rows with the one column `messages`."""
@@ -62,17 +94,28 @@ class Material:
 
     @cached_property
     def pairs(self) -> dict[str, pl.DataFrame]:
-        """The pairs of each part that has some; see `preferences.paired`."""
-        known, options = self.background.pairs, self.options
-        both = {part: preferences.paired(rows, known, part=part, options=options) for part, rows in self.parts.items()}
+        """The pairs of each part that has some, without their texts; see `preferences.spooled`."""
+        both = {
+            part: preferences.spooled(
+                self.blocks(part), self.background.pairs_of, part=part, options=self.options, path=self._paired(part)
+            )
+            for part in self.parts
+        }
         return {part: pairs for part, pairs in both.items() if pairs.height}
+
+    def pair_blocks(self, part: str) -> Iterator[pl.DataFrame]:
+        """The pairs of a part with their texts, in order, some at a time."""
+        return preferences.read(self._paired(part))
+
+    def _paired(self, part: str) -> Path:
+        return self.spool / f"pairs-{part}.parquet"
 
     @property
     def longest_pair(self) -> int:
         """As `longest`, of both sides of the pairs."""
         if self.options.counter.exact:
             return max(int(pairs["n_tokens"].max()) for pairs in self.pairs.values())  # type: ignore[arg-type]
-        return max(preferences.longest_bytes(pairs) for pairs in self.pairs.values()) + self._around
+        return max(int(pairs["bytes"].max()) for pairs in self.pairs.values()) + self._around  # type: ignore[arg-type]
 
     @property
     def _around(self) -> int:
@@ -83,8 +126,7 @@ class Material:
         """Tokens of the longest row; a bound in UTF-8 bytes when the counter is an estimate."""
         if self.options.counter.exact:
             return max(int(rows["n_tokens"].max()) for rows in self.parts.values())  # type: ignore[arg-type]
-        texts = pl.sum_horizontal(pl.col("prompt", "rationale", "answer").str.len_bytes())
-        return max(int(rows.select(texts.max()).item()) for rows in self.parts.values()) + self._around
+        return max(int(rows["bytes"].max()) for rows in self.parts.values()) + self._around  # type: ignore[arg-type]
 
     def length(self, limit: Limit, *, longest: int | None = None) -> int:
         """Tokens a row for a target's config: what the caller fixed, else room for the longest row and its template.

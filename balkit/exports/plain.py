@@ -43,7 +43,7 @@ def canonical_schema(material: Material) -> Any:
 
 def canonical_rows(material: Material, part: str) -> Iterator[dict[str, Any]]:
     """The canonical rows of a part, in order."""
-    return canonical(material.parts[part], options=material.options)
+    return (row for rows in material.blocks(part) for row in canonical(rows, options=material.options))
 
 
 def write_as_jsonl(material: Material, folder: Path) -> Mapping[str, object]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 
 from balkit.exports.material import Material, Target
-from balkit.exports.rows import control_tokens, quantiles
+from balkit.exports.rows import quantiles
 
 #: What an export says, first of all, where lengths could not be counted.
 NO_TOKENIZER = (
@@ -20,7 +19,6 @@ NO_TOKENIZER = (
 
 def build(
     material: Material,
-    considered: pl.DataFrame,
     *,
     targets: Mapping[str, Target],
     settings: Mapping[str, Mapping[str, object]],
@@ -39,25 +37,16 @@ def build(
         "snapshot": {"id": material.snapshot_id, "digest": material.digest, "version": material.version},
         "options": {name: getattr(options, name) for name in named},
         "rows": {part: rows.height for part, rows in material.parts.items()},
-        "dropped": {part: dict(counts) for part, counts in material.dropped.items()},
+        "dropped": material.dropped,
         "tokens": _tokens(material),
         "targets": {
             name: _target(material, target, settings[name], checked.get(name)) for name, target in targets.items()
         },
         "targets_left_out": dict(left_out),
-        "warnings": _warnings(material, considered, targets=targets, settings=settings, left_out=left_out),
+        "warnings": _warnings(material, targets=targets, settings=settings, left_out=left_out),
         "check": {"done": "every data file was read back and compared", "loader": f"pyarrow {pa.__version__}"},
         "files": dict(listing),
     }
-
-
-def dropped(considered: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Of EXPORT_ROWS the ones that were left out, counted by part and reason."""
-    counts = considered.filter(~pl.col("kept")).group_by("part", "reason").len().sort("part", "reason")
-    found: dict[str, dict[str, int]] = {}
-    for part, reason, count in counts.rows():
-        found.setdefault(part, {})[reason] = count
-    return found
 
 
 def _tokens(material: Material) -> dict[str, Any]:
@@ -100,7 +89,6 @@ def _target(
 
 def _warnings(
     material: Material,
-    considered: pl.DataFrame,
     *,
     targets: Mapping[str, Target],
     settings: Mapping[str, Mapping[str, object]],
@@ -110,10 +98,11 @@ def _warnings(
     if not counter.exact:
         said.append(NO_TOKENIZER.format(counter=counter.name))
     said += [note for name, target in targets.items() for note in target.notes(material, settings[name])]
-    dropped = considered.height - sum(rows.height for rows in material.parts.values())
+    considered = sum(rows.height for rows in material.considered.values())
+    dropped = considered - sum(rows.height for rows in material.parts.values())
     if dropped:
-        said.append(f"{dropped} of {considered.height} rows were left out; rows.parquet says why")
-    marked = control_tokens(considered)
+        said.append(f"{dropped} of {considered} rows were left out; rows.parquet says why")
+    marked = [row for rows in material.parts.values() for row in rows.filter("marked")["row_id"]]
     if marked:
         shown = ", ".join(marked[:3])
         said.append(f"{len(marked)} rows hold a chat template's control tokens, kept as they stand: {shown}")

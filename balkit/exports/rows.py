@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import polars as pl
@@ -21,22 +22,30 @@ Message = dict[str, str]
 
 _S, _I = pl.String(), pl.Int64()
 
-#: Every row that was considered, in the snapshot's order. `line` counts from 0 in the written file and is null for a
-#: row that was left out; lengths are in tokens of the report's counter. The messages are made when they are written.
+_B = pl.Boolean()
+
+#: Every row that was considered, in the snapshot's order, without its texts. `line` counts from 0 in the written file
+#: and is null for a row that was left out; lengths are in tokens of the report's counter. Of the texts there are:
+#: `bytes` of prompt, rationale and answer in UTF-8; `marked`: they hold control tokens; `referenced`: there is an
+#: answer on file; `reasoned`: the rationale is not empty.
 EXPORT_ROWS = Kind(
     "EXPORT_ROWS",
     {
-        "row_id": _S, "part": _S, "line": _I, "kept": pl.Boolean(), "reason": _S, "snapshot": _S, "stage": _I,
-        "domain": _S, "split": _S, "origin": _S, "example_id": _S, "rationale_id": _S, "copy": _I, "author": _S,
-        "prompt": _S, "reference": _S, "rationale": _S, "answer": _S, "completion_tokens": _I, "n_tokens": _I,
+        "row_id": _S, "part": _S, "line": _I, "kept": _B, "reason": _S, "snapshot": _S, "stage": _I, "domain": _S,
+        "split": _S, "origin": _S, "example_id": _S, "rationale_id": _S, "copy": _I, "author": _S,
+        "completion_tokens": _I, "n_tokens": _I, "bytes": _I, "marked": _B, "referenced": _B, "reasoned": _B,
     },
-    frozenset({"line", "reason", "reference"}),
+    frozenset({"line", "reason"}),
 )  # fmt: skip
 
-_TEXTS = ("prompt", "reference", "rationale", "answer")
+#: The texts of a row, which are read in blocks when they are needed.
+TEXTS = ("prompt", "reference", "rationale", "answer")
 
 #: What the pool says of a row. It stays out of trainers' files and goes to `rows.parquet`, keyed by `row_id`.
-PROVENANCE = [name for name in EXPORT_ROWS.columns if name not in _TEXTS]
+PROVENANCE = [name for name in EXPORT_ROWS.columns if name not in ("bytes", "marked", "referenced", "reasoned")]
+
+#: Gives SNAPSHOT_ROWS in the order of `position`, at most `SLICE` at a time, from the first on at every call.
+Blocks = Callable[[], Iterator[pl.DataFrame]]
 
 #: The columns of the row behind every target, as `hf`, `jsonl` and `parquet` write it.
 CANONICAL = [
@@ -89,26 +98,31 @@ class Options:
         return self.tokens or estimate()
 
 
-def prepare(
-    rows: pl.DataFrame, *, part: Part, snapshot_id: str, options: Options, apart: Mapping[str, str] | None = None
-) -> pl.DataFrame:
-    """EXPORT_ROWS for each of the SNAPSHOT_ROWS, kept or not, in the order of `position`.
+def sliced(rows: pl.DataFrame) -> Blocks:
+    """SNAPSHOT_ROWS that are in memory as blocks, ordered, whatever their order is."""
+    ordered = check(rows, SNAPSHOT_ROWS).sort("position", "row_id")
+    return partial(ordered.iter_slices, SLICE)
 
-    `apart` says of example_ids why they must not be here, which goes before every other reason. The texts are shared
-    with `rows`, not copied. Raises `ExportError` where a row comes from the wrong split or a row_id comes twice.
+
+def prepare(
+    blocks: Blocks, *, part: Part, snapshot_id: str, options: Options, apart: Mapping[str, str] | None = None
+) -> pl.DataFrame:
+    """EXPORT_ROWS for each of the SNAPSHOT_ROWS, kept or not, in their order.
+
+    `apart` says of example_ids why they must not be here, which goes before every other reason. Raises `ExportError`
+    where a row comes from the wrong split or a row_id comes twice.
     """
-    rows = check(rows, SNAPSHOT_ROWS).sort("position", "row_id")
-    _right_split(rows, part=part)
-    if rows["row_id"].is_duplicated().any():
-        twice = rows.filter(rows["row_id"].is_duplicated())["row_id"][0]
-        raise ExportError(f"the {part} rows hold row_id {twice} more than once; export each row of a snapshot once")
-    found = [judged(some, options=options, apart=apart) for some in rows.iter_slices(SLICE)]
-    verdicts = pl.concat(found) if found else EXPORT_ROWS.empty().select(_JUDGED)
-    whole = rows.hstack(verdicts).with_columns(
-        part=pl.lit(part), snapshot=pl.lit(snapshot_id), kept=pl.col("reason").is_null()
-    )
-    counted = whole.with_columns(line=pl.when("kept").then(pl.col("kept").cast(pl.Int64).cum_sum() - 1))
-    return check(counted, EXPORT_ROWS)
+    given = {"part": pl.lit(part), "snapshot": pl.lit(snapshot_id), "line": pl.lit(None, _I)}
+    found = [EXPORT_ROWS.empty()]
+    for rows in blocks():
+        _right_split(rows, part=part)
+        whole = rows.hstack(judged(rows, options=options, apart=apart)).with_columns(kept=pl.col("reason").is_null())
+        found.append(check(whole.with_columns(**_ABOUT_TEXTS, **given), EXPORT_ROWS))
+    rows = pl.concat(found)
+    twice = rows.filter(rows["row_id"].is_duplicated())["row_id"]
+    if twice.len():
+        raise ExportError(f"the {part} rows hold row_id {twice[0]} more than once; export each row of a snapshot once")
+    return rows.with_columns(line=pl.when("kept").then(pl.col("kept").cast(_I).cum_sum() - 1))
 
 
 def refuse_unfit(considered: pl.DataFrame, *, options: Options) -> None:
@@ -130,10 +144,15 @@ def refuse_unfit(considered: pl.DataFrame, *, options: Options) -> None:
         )
 
 
-def refuse_unheard(train: pl.DataFrame, *, options: Options) -> None:
-    """Raise `ExportError` where the student's chat template would leave `reasoning_content` out of the text."""
-    thought = train.filter("kept").filter(pl.col("rationale").str.strip_chars() != "").head(1)
-    if options.rationale != "reasoning_content" or options.counter.chats is None or not thought.height:
+def refuse_unheard(blocks: Iterator[pl.DataFrame], *, options: Options) -> None:
+    """Raise `ExportError` where the student's chat template would leave `reasoning_content` out of the text.
+
+    `blocks` are EXPORT_ROWS that are kept, with their texts.
+    """
+    if options.rationale != "reasoning_content" or options.counter.chats is None:
+        return
+    thought = next((some for rows in blocks if (some := rows.filter("reasoned").head(1)).height), None)
+    if thought is None:
         return
     (messages,) = chats(thought, options=options)
     silent = [{**message, "reasoning_content": ""} for message in messages]
@@ -161,18 +180,11 @@ def chat(prompt: str, *, rationale: str, answer: str, options: Options) -> list[
     return [{"role": role, "content": content, "reasoning_content": thought.get(role, "")} for role, content in turns]
 
 
-def canonical(prepared: pl.DataFrame, *, options: Options) -> Iterator[dict[str, Any]]:
-    """The kept rows as dictionaries with the keys of `CANONICAL`."""
-    kept = prepared.filter("kept")
-    for row, messages in zip(kept.iter_rows(named=True), chats(kept, options=options), strict=True):
+def canonical(rows: pl.DataFrame, *, options: Options) -> Iterator[dict[str, Any]]:
+    """EXPORT_ROWS with their texts as dictionaries with the keys of `CANONICAL`."""
+    for row, messages in zip(rows.iter_rows(named=True), chats(rows, options=options), strict=True):
         row |= {"messages": messages, "teacher": row["author"]}
         yield {name: row[name] for name in CANONICAL}
-
-
-def control_tokens(prepared: pl.DataFrame) -> list[str]:
-    """The row_ids of kept rows whose texts hold strings that chat templates treat as their own."""
-    marked = pl.any_horizontal(pl.col("prompt", "rationale", "answer").str.contains(CONTROL_TOKEN.pattern))
-    return prepared.filter("kept").filter(marked)["row_id"].to_list()
 
 
 def completion(rationale: str, *, answer: str, form: RationaleForm) -> str:
@@ -205,21 +217,33 @@ def families(parents: pl.DataFrame) -> dict[str, str]:
     return {member: top(member) for member in list(head)}
 
 
-def kept_apart(train: pl.DataFrame, validation: pl.DataFrame, *, family: Mapping[str, str]) -> dict[str, str]:
-    """Why rows may not be in the validation part, by example_id: their prompt or one of their family is in train."""
-    wanted = {texts.normalised(prompt) for prompt in validation["prompt"]}
-    taken = {text for text in map(texts.normalised, train["prompt"]) if text in wanted}
-    related = {family[example] for example in train["example_id"] if example in family}
+def kept_apart(train: Iterator[pl.DataFrame], validation: Blocks, *, family: Mapping[str, str]) -> dict[str, str]:
+    """Why rows may not be in the validation part, by example_id: their prompt or one of their family is in train.
+
+    `train` are blocks with prompts of the rows that are kept.
+    """
+    wanted = {texts.normalised(prompt) for rows in validation() for prompt in rows["prompt"]}
+    taken, related = set(), set()
+    for rows in train:
+        taken |= {text for text in map(texts.normalised, rows["prompt"]) if text in wanted}
+        related |= {family[example] for example in rows["example_id"] if example in family}
     said = {}
-    for example, prompt in validation.select("example_id", "prompt").iter_rows():
-        if texts.normalised(prompt) in taken:
-            said[example] = "prompt_in_train"
-        elif family.get(example) in related:
-            said[example] = "family_in_train"
+    for rows in validation():
+        for example, prompt in rows.select("example_id", "prompt").iter_rows():
+            if texts.normalised(prompt) in taken:
+                said[example] = "prompt_in_train"
+            elif family.get(example) in related:
+                said[example] = "family_in_train"
     return said
 
 
-_JUDGED = ["reason", "completion_tokens", "n_tokens"]
+_READ = pl.col("prompt", "rationale", "answer")
+_ABOUT_TEXTS = {
+    "bytes": pl.sum_horizontal(_READ.str.len_bytes().cast(_I)),
+    "marked": pl.any_horizontal(_READ.str.contains(CONTROL_TOKEN.pattern)),
+    "referenced": pl.col("reference").is_not_null(),
+    "reasoned": pl.col("rationale").str.strip_chars() != "",
+}
 
 
 def judged(some: pl.DataFrame, *, options: Options, apart: Mapping[str, str] | None = None) -> pl.DataFrame:

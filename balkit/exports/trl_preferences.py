@@ -30,7 +30,7 @@ def write(material: Material, folder: Path, *, method: str) -> Mapping[str, obje
     for part in material.pairs:
         write_jsonl(partial(rows, material, part), folder / "data" / f"{part}.jsonl")
     write_text(yaml_text(config(material, method=method)), folder / f"{method}.yaml")
-    counts = {part: sum(1 for _ in rows(material, part)) for part in material.pairs}
+    counts = {part: preferences.count(pairs, once=method == "kto") for part, pairs in material.pairs.items()}
     write_readme(
         material,
         folder,
@@ -64,8 +64,8 @@ def config(material: Material, *, method: str) -> dict[str, Any]:
         "output_dir": "student",
     }
     if method == "kto":
-        labels = [row["label"] for row in judgements_of(material, "train")]
-        found |= weights(labels.count(True), labels.count(False))
+        sides = material.pairs["train"]
+        found |= weights(*(sides[which].n_unique() for which in ("rationale_id", "rejected_id")))
     if "validation" in material.pairs:
         found |= {"dataset_test_split": "validation", "eval_strategy": "epoch"}
     return found
@@ -81,13 +81,13 @@ def weights(wanted: int, unwanted: int) -> dict[str, float]:
 
 def pairs_of(material: Material, part: str) -> Iterator[dict[str, Any]]:
     """Preference rows of a part."""
-    for prompt, good, bad in preferences.chats(material.pairs[part], options=material.options):
+    for prompt, good, bad in preferences.chats(material.pair_blocks(part), options=material.options):
         yield {"prompt": prompt, "chosen": [good], "rejected": [bad]}
 
 
 def judgements_of(material: Material, part: str) -> Iterator[dict[str, Any]]:
     """Unpaired rows of a part."""
-    for prompt, message, wanted in preferences.judgements(material.pairs[part], options=material.options):
+    for prompt, message, wanted in preferences.judgements(material.pair_blocks(part), options=material.options):
         yield {"prompt": prompt, "completion": [message], "label": wanted}
 
 

@@ -118,7 +118,7 @@ def write_rl(material: Material, folder: Path) -> Mapping[str, object]:
 
 
 def _rl_rows(material: Material, part: str) -> Iterator[dict[str, Any]]:
-    rows = material.parts[part].select("domain", "answer").iter_rows()
+    rows = (row for some in material.blocks(part) for row in some.select("domain", "answer").iter_rows())
     for at, ((domain, answer), messages) in enumerate(zip(rows, material.chats(part), strict=True)):
         yield {
             "data_source": _SOURCE,

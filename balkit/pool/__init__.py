@@ -7,7 +7,7 @@ from balkit.pool.commits import Commit
 from balkit.pool.ingest import AddReport
 from balkit.pool.reads import View
 from balkit.pool.reviewed import Reviewed
-from balkit.pool.snapshots import Snapshot, SnapshotDraft
+from balkit.pool.snapshots import Snapshot, SnapshotDraft, SnapshotScan
 from balkit.pool.store import Pool
 from balkit.pool.training import ANSWERED, answered, training_rows
 
@@ -19,6 +19,7 @@ __all__ = [
     "Reviewed",
     "Snapshot",
     "SnapshotDraft",
+    "SnapshotScan",
     "View",
     "answered",
     "training_rows",

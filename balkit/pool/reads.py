@@ -10,7 +10,7 @@ import polars as pl
 
 from balkit import frames
 from balkit.errors import PoolError
-from balkit.pool import conflicts, database, pairs
+from balkit.pool import conflicts, database, pairs, snapshots
 from balkit.pool.reviewed import Reviewed
 
 #: Stands for "now" where a query takes a version.
@@ -123,6 +123,28 @@ class View:
             examples = self.examples().filter(pl.col("split") != "eval")
             chosen = examples.join(accepted, on="example_id")
         return pairs.pairs(chosen, reviewed.standing(rationales), per_example=per_example)
+
+    def pairs_among(
+        self, chosen: pl.DataFrame, *, per_example: int = 1, reviewed: Reviewed | None = None
+    ) -> pl.DataFrame:
+        """PAIRS of the examples of some rows, as `pairs` gives them, with what these examples take in memory.
+
+        `chosen` has example_id, domain, split, prompt, reference, and rationale_id of every worked answer that was
+        chosen for these examples. `reviewed` saves reading it again.
+        """
+        reviewed = self.reviewed() if reviewed is None else reviewed
+        ids = chosen["example_id"].unique().sort().to_list()
+        with database.reading(self.folder, wait_s=self.wait_s, memory_mb=snapshots.MEMORY_MB) as con:
+            found = database.ask(con, "rationales_of", version=self.version, ids=ids)
+        rationales = frames.check(found, frames.RATIONALES)
+        texts = rationales.select("rationale_id", "text", pl.col("answer").fill_null(""))
+        return pairs.pairs(
+            chosen.join(texts, on="rationale_id"), reviewed.standing(rationales), per_example=per_example
+        )
+
+    def parents(self) -> pl.DataFrame:
+        """Which examples the written ones in use were written after: example_id, parents."""
+        return self._ask("parents").cast({"parents": pl.List(pl.String)})
 
     def rationale_calls(self) -> pl.DataFrame:
         """The call that wrote each rationale and its price: rationale_id, call_key, model, cost_usd (US dollars)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,16 @@ from balkit.pool import database
 if TYPE_CHECKING:
     import duckdb
 
+
+#: Rows of a snapshot's file that are read at once.
+BLOCK = 10_000
+#: Rows that are read from DuckDB at once: each time it goes through all texts of the pool.
+READ = 60_000
+#: What DuckDB may take for that, in MB.
+MEMORY_MB = 512
+
+#: The columns of SNAPSHOT_ROWS that may be long.
+TEXTS = ("prompt", "reference", "rationale", "answer")
 
 #: What tells rows of a snapshot apart, and their order.
 _KEYS = ["position", "row_id", "example_id", "rationale_id", "copy"]
@@ -57,6 +68,33 @@ class Snapshot:
     rows: pl.DataFrame
     recipe_yaml: str
     deficits: Any
+
+
+@dataclass(frozen=True)
+class SnapshotScan:
+    """A `Snapshot` whose rows stay in a file, for those that have more of them than memory."""
+
+    snapshot_id: str
+    digest: str
+    parent: str | None
+    run_id: str
+    stage: int
+    version: int
+    recipe_yaml: str
+    file: Path
+
+    def blocks(self) -> Iterator[pl.DataFrame]:
+        """SNAPSHOT_ROWS in order, at most `BLOCK` at a time."""
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(self.file) as file:
+            for batch in file.iter_batches(batch_size=BLOCK):
+                yield frames.check(pl.DataFrame(pl.from_arrow(batch)), frames.SNAPSHOT_ROWS)
+
+    def keys(self) -> pl.DataFrame:
+        """What of the rows is short, all at once: the columns of SNAPSHOT_ROWS without texts."""
+        short = [name for name in frames.SNAPSHOT_ROWS.columns if name not in TEXTS]
+        return pl.read_parquet(self.file, columns=short)
 
 
 def digest_of(rows: pl.DataFrame) -> str:
@@ -209,30 +247,74 @@ def _damaged(snapshot_id: str, *, found: int, committed: int) -> PoolDamaged:
     )
 
 
-def file_of(folder: Path, snapshot: Snapshot) -> Path:
-    """The snapshot as a Parquet file under `folder`, written anew when absent or not as its manifest says."""
-    home = folder / snapshot.snapshot_id
+def scan(con: duckdb.DuckDBPyConnection, folder: Path, snapshot_id: str) -> SnapshotScan:
+    """A snapshot with its rows in a Parquet file under `folder`, written anew when absent or not as its manifest says.
+
+    Raises as `read` does. However many rows there are, a block of them is in memory, and while it writes all ids.
+    """
+    record = _record(con, snapshot_id)
+    home = folder / record["snapshot_id"]
     path = home / "rows.parquet"
-    if file_problem(folder, snapshot.snapshot_id, digest=snapshot.digest) is None and path.exists():
-        return path
+    found = SnapshotScan(
+        **{name: record[name] for name in ("snapshot_id", "digest", "parent", "run_id", "stage", "recipe_yaml")},
+        version=record["added_in"],
+        file=path,
+    )
+    if file_problem(folder, snapshot_id, digest=record["digest"]) is None and path.exists():
+        return found
     home.mkdir(parents=True, exist_ok=True)
     (home / "manifest.json").unlink(missing_ok=True)
     temporary = home / f".rows.{os.getpid()}"
-    with temporary.open("wb") as file:
-        snapshot.rows.write_parquet(file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    sha256 = _sha256(temporary)
-    database.settle(temporary, path)
+    try:
+        _write(_stored_blocks(con, record), temporary, record=record)
+        database.settle(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     manifest = {
-        "snapshot_id": snapshot.snapshot_id,
-        "digest": snapshot.digest,
-        "version": snapshot.version,
-        "rows": snapshot.rows.height,
-        "sha256": sha256,
+        "snapshot_id": snapshot_id,
+        "digest": record["digest"],
+        "version": record["added_in"],
+        "rows": record["total_rows"],
+        "sha256": _sha256(path),
     }
     database.write_whole(home / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
-    return path
+    return found
+
+
+def _write(blocks: Iterator[pl.DataFrame], path: Path, *, record: Mapping[str, Any]) -> None:
+    """The blocks as a Parquet file; raises `PoolDamaged` where they are not the rows that were committed."""
+    import pyarrow.parquet
+
+    ids = [frames.SNAPSHOT_ROWS.empty().select(_KEYS)]
+    schema = frames.SNAPSHOT_ROWS.empty().to_arrow().schema
+    with path.open("wb") as file:
+        with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+            for block in blocks:
+                ids.append(block.select(_KEYS))
+                writer.write_table(block.to_arrow().cast(schema), row_group_size=BLOCK)
+        file.flush()
+        os.fsync(file.fileno())
+    found = pl.concat(ids)
+    if found.height != record["total_rows"] or digest_of(found) != record["digest"]:
+        raise _damaged(record["snapshot_id"], found=found.height, committed=record["total_rows"])
+
+
+def _stored_blocks(con: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+    """The rows that are stored, in order; where a block of them is too much for DuckDB's memory, in smaller ones."""
+    import duckdb
+
+    first, size = 0, READ
+    while first < record["total_rows"]:
+        asked = {"snapshot_id": record["snapshot_id"], "first": first, "last": first + size}
+        try:
+            block = database.ask(con, "snapshot_block", **asked)
+        except duckdb.OutOfMemoryException:
+            if size == 1:
+                raise
+            size = max(1, size // 8)
+            continue
+        first += size
+        yield frames.check(block, frames.SNAPSHOT_ROWS)
 
 
 def file_problem(folder: Path, snapshot_id: str, *, digest: str) -> str | None:

@@ -31,7 +31,7 @@ from balkit.pool.commits import Commit
 from balkit.pool.fields import Columns
 from balkit.pool.reads import View
 from balkit.pool.reviewed import Reviewed
-from balkit.pool.snapshots import Snapshot
+from balkit.pool.snapshots import Snapshot, SnapshotScan
 
 if TYPE_CHECKING:
     import duckdb
@@ -394,14 +394,25 @@ class Pool:
 
         Raises `PoolError` for an unknown id, and for `latest` where there is none yet.
         """
-        if snapshot_id == "latest":
-            snapshot_id = next(iter(self.snapshots()["snapshot_id"].reverse()), snapshot_id)
+        named = self._named(snapshot_id)
         with self._reading() as con:
-            return snapshots.read(con, snapshot_id)
+            return snapshots.read(con, named)
+
+    def _named(self, snapshot_id: str) -> str:
+        """The id of a snapshot, or of the newest one for `latest`."""
+        if snapshot_id != "latest":
+            return snapshot_id
+        return next(iter(self.snapshots()["snapshot_id"].reverse()), snapshot_id)
 
     def snapshot_file(self, snapshot_id: str) -> Path:
         """The snapshot as a Parquet file of SNAPSHOT_ROWS in the pool folder, made or made again when it must be."""
-        return snapshots.file_of(self.path / "snapshots", self.snapshot(snapshot_id))
+        return self.scan(snapshot_id).file
+
+    def scan(self, snapshot_id: str) -> SnapshotScan:
+        """As `snapshot`, with the rows in `snapshot_file`, so that memory does not grow with them."""
+        named = self._named(snapshot_id)
+        with database.reading(self.path, wait_s=self._wait_s, memory_mb=snapshots.MEMORY_MB) as con:
+            return snapshots.scan(con, self.path / "snapshots", named)
 
     def snapshot_file_problem(self, snapshot_id: str) -> str | None:
         """What is wrong with a snapshot's Parquet file; None when it is right, or not made yet."""

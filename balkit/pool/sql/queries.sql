@@ -105,6 +105,19 @@ FROM rationales
 WHERE added_in <= $version
 ORDER BY example_id, rationale_id;
 
+-- name: rationales_of
+-- The rationales of some examples at a version, accepted or not.
+SELECT rationale_id, example_id, text, answer, accepted, reason, detail, source, author
+FROM rationales
+SEMI JOIN (SELECT unnest($ids) AS example_id) USING (example_id)
+WHERE added_in <= $version
+ORDER BY example_id, rationale_id;
+
+-- name: parents
+-- What the written examples in use at a version were written after.
+SELECT example_id, parents FROM examples_at($version) WHERE origin = 'synthetic' AND len(parents) > 0
+ORDER BY example_id;
+
 -- name: reviews
 -- What people said of worked answers until a version.
 SELECT example_id, domain, kept, reason, detail, added_in AS version
@@ -261,6 +274,17 @@ JOIN snapshot_rows AS r ON r.snapshot_id = p.part_id
 LEFT JOIN examples AS e USING (example_id)
 LEFT JOIN rationales AS a USING (rationale_id)
 WHERE p.snapshot_id = $snapshot_id
+ORDER BY r.position;
+
+-- name: snapshot_block
+-- The rows of a snapshot from one position up to another, in order. A row whose texts are lost is not there.
+SELECT r.position, r.row_id, r.stage, e.example_id, a.rationale_id, r.copy, r.domain, r.split, r.origin, e.prompt,
+    e.reference, a.text AS rationale, coalesce(a.answer, '') AS answer, a.author
+FROM snapshot_parts AS p
+JOIN snapshot_entries AS r ON r.snapshot_id = p.part_id
+JOIN examples AS e ON e.number = r.example_number
+JOIN rationales AS a ON a.number = r.rationale_number
+WHERE p.snapshot_id = $snapshot_id AND r.position >= $first AND r.position < $last
 ORDER BY r.position;
 
 -- name: refused_rows
