@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from small import make_pool
+from small import make_pool, rows
 from teacher_server import Say, TeacherServer
 from typer.testing import CliRunner, Result
 
 from balkit.cli import app
+from balkit.recipe import Kind, load
+from balkit.starting.draft import Wishes, write
+from balkit.starting.looking import Facts
 from balkit.teacher.providers import KEY_NAMES
 
 RECIPE = "name: mine\nbudget_rows: 9\nteacher: {model: openai/gpt-4o-mini}\n"
@@ -111,3 +117,91 @@ def test_a_shell_completes_commands() -> None:
     command = [sys.executable, "-c", "import sys; sys.argv = ['balkit']; from balkit.cli import main; main()"]
     done = subprocess.run(command, env=dict(os.environ) | asked, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["quickstart"]
+
+
+def tickets(folder: Path, *, suffix: str = "jsonl") -> str:
+    """train and eval files of the small pool's rows, under column names that say nothing of the prompt."""
+    for name, seed in (("train", 1), ("eval", 2)):
+        lines = [row for domain, n in (("fruit", 20), ("tool", 9), ("bird", 3)) for row in rows(domain, n, seed=seed)]
+        text = "".join(json.dumps({"ticket": one["question"], "topic": one["topic"]}) + "\n" for one in lines)
+        (folder / f"{name}.{suffix}").write_text(text)
+    return f"train.{suffix}"
+
+
+def test_init_without_a_terminal_says_which_flags_are_missing(tmp_path: Path) -> None:
+    file = tickets(tmp_path)
+    error = str(balkit("init", file, "--budget", "30").exception)
+    assert re.findall(r"^  - (--\w+)", error, re.MULTILINE) == ["--prompt", "--answer", "--teacher"]
+    assert "suggested: ticket" in error
+    assert "- FILE" in str(balkit("init").exception)
+    assert "--price" in str(balkit("init", file, "--yes", "--teacher", "openai/unheard-of").exception)
+    assert "nowhere.csv" in str(balkit("init", "nowhere.csv", "--yes").exception)
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_init_writes_a_recipe_whose_next_commands_work(tmp_path: Path) -> None:
+    done = balkit("init", tickets(tmp_path), "--yes", "--stages", "2", "--json")
+    found = json.loads(done.output)
+    assert (found["columns"], found["kind"]) == ({"prompt": "ticket", "answer": "topic", "domain": "topic"}, "label")
+    recipe = load("recipe.yaml")
+    assert (recipe.budget_rows, recipe.stages, recipe.teacher.api_key_env) == (60, 2, "OPENAI_API_KEY")
+    assert (recipe.answers.labels, recipe.caps.calls) == ((), 240)
+    *firsts, run = found["next"]
+    assert commands(balkit().output) == firsts[:2]
+    for command in firsts:
+        assert balkit(*shlex.split(command)[1:]).exit_code == 0, command
+    assert commands(balkit().output) == [firsts[-1], run]
+    assert "eval" in firsts[1]
+
+
+def test_init_never_overwrites_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("mine")
+    assert "--force" in str(balkit("init", tickets(tmp_path), "--yes").exception)
+    assert (tmp_path / "recipe.yaml").read_text() == "mine"
+    assert balkit("init", "train.jsonl", "--yes", "--force", "--out", "recipe.yaml").exit_code == 0
+    assert load("recipe.yaml").budget_rows == 60
+
+
+def test_init_has_domains_discovered_where_no_column_holds_them(tmp_path: Path) -> None:
+    lines = [{"instruction": f"Add {n} and 1.", "input": "it's \\ this", "output": f"{n + 1}"} for n in range(30)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "--domain" in str(balkit("init", "sums.jsonl", "--teacher", "ollama/llama3", "--budget", "9").exception)
+    model = ("--teacher", "ollama/llama3", "--student", "Org/Model-1B", "--budget", "9")
+    done = balkit("init", "sums.jsonl", *model, "--domain", "", "--json")
+    found = json.loads(done.output)
+    recipe = load("recipe.yaml")
+    assert (recipe.domain_set, recipe.answers.kind, recipe.teacher.price) == ("topics", "number", "free")
+    assert (recipe.student.base, recipe.caps.usd) == ("Org/Model-1B", None)
+    assert "$'{instruction}\\n\\n{input}'" in found["next"][0]
+    assert "balkit discover pools/sums --name topics" in found["next"]
+
+
+@pytest.mark.parametrize("kind", ["label", "choice", "number", "math", "text"])
+def test_a_recipe_of_every_kind_can_be_read(kind: Kind) -> None:
+    facts = Facts(99_000, True, {"a: b": 90_000, "#c": 9}, kind, ("yes", 'say "no"'), 90_000, ("train",))
+    columns = {"prompt": "q", "answer": "a", "domain": "d"}
+    wishes = Wishes(
+        *("my rows.csv", columns, facts, "1e3", "pools/my rows", Path("my recipe.yaml"), "x/y: z", "http://h:1/v1"),
+        *((0.25, 1.0), "small", 7, 2, kind),
+    )
+    text, recipe = write(wishes)
+    assert (recipe.name, recipe.teacher.model, recipe.train.max_length) == ("1e3", "x/y: z", 2048)
+    assert recipe.answers.labels == (("yes", 'say "no"') if kind == "label" else ())
+    assert all("#" in line or "  " in line or ":" in line for line in text.splitlines())
+
+
+def test_init_asks_for_what_it_cannot_tell(tmp_path: Path) -> None:
+    file = tickets(tmp_path)
+    outer, inner = pty.openpty()
+    command = [sys.executable, "-m", "balkit", "init", file, "--teacher", "openai/gpt-4o-mini"]
+    with subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, close_fds=True) as process:
+        os.close(inner)
+        os.write(outer, b"\n\nsmall\n44\n")
+        said = ""
+        with contextlib.suppress(OSError):
+            while piece := os.read(outer, 4096):
+                said += piece.decode()
+        assert process.wait(timeout=120) == 0, said
+    os.close(outer)
+    assert "the column with the prompt" in said
+    assert load("recipe.yaml").budget_rows == 44

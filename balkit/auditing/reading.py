@@ -66,13 +66,16 @@ def rows_of_pool(pool: Pool) -> Rows:
     )
 
 
-def rows_of_files(source: Any, named: Named) -> Rows:
-    """The rows of files and frames. Raises `IngestError` with every problem, by file and line."""
+def rows_of_files(source: Any, named: Named, *, most: int | None = None) -> Rows:
+    """The rows of files and frames; of each about `most`, where that is given.
+
+    Raises `IngestError` with every problem, by file and line.
+    """
     sources = sources_of(source)
     if not sources:
         raise IngestError("nothing to audit:", ["no file was given"])
     columns = [_columns(one, named) for one in sources]
-    tables = read_whole(sources, columns=columns)
+    tables = read_whole(sources, columns=columns, most=most)
     given = any(name == "rationale" for wanted in columns for name, _ in wanted.more)
     cells = pl.concat([_cells(table, number, sure=named.split is not None) for number, table in enumerate(tables)])
     prompts = cells["prompt"].fill_null("").to_list()
@@ -92,12 +95,11 @@ def rows_of_files(source: Any, named: Named) -> Rows:
     )
 
 
-def _columns(source: Any, named: Named) -> Columns:
-    """What is read: the named columns, and those that the source's names give away.
+def by_name(names: Sequence[str], named: Named) -> dict[str, str | None]:
+    """The parts of a row (prompt, answer, rationale, domain, split), each with its column; None where no name tells it.
 
     Where the prompt is `instruction` and there is an `input` beside it, both make the prompt, as Alpaca has them.
     """
-    names = [] if str(source) == "-" else names_in(source)
     folded = {name.casefold(): name for name in reversed(names)}
     taken = [text for text in (named.prompt, named.answer, named.rationale, named.domain) if text]
     found: dict[str, str | None] = {}
@@ -108,10 +110,17 @@ def _columns(source: Any, named: Named) -> Columns:
         free = (name for name in own if name not in taken or (part == "answer" and name.casefold() in chats))
         found[part] = given or next(free, None)
         taken += [found[part] or ""] if part != "prompt" or found[part] not in chats else []
-    prompt = found["prompt"]
-    beside = folded.get("input")
+    prompt, beside = found["prompt"], folded.get("input")
     if named.prompt is None and prompt == folded.get("instruction", "") and beside and beside not in taken:
-        prompt = f"{{{prompt}}}\n\n{{{beside}}}"
+        found["prompt"] = f"{{{prompt}}}\n\n{{{beside}}}"
+    return found
+
+
+def _columns(source: Any, named: Named) -> Columns:
+    """What is read: the named columns, and those that the source's names give away."""
+    names = [] if str(source) == "-" else names_in(source)
+    found = by_name(names, named)
+    prompt = found["prompt"]
     if prompt is None:
         listed = f" (it has: {', '.join(names[:50])})" if names else ""
         where = "stdin" if str(source) == "-" else source if isinstance(source, str | Path) else "frame"

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from balkit.cli import audit, calls, choosing, comparing, domains, files, first, pools, reviewing, runs
+from balkit.cli import audit, beginning, calls, choosing, comparing, domains, files, first, pools, reviewing, runs
 from balkit.errors import BalkitError
 
 #: What typer makes of Ctrl-C.
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (first, pools, domains, audit, choosing, runs, comparing, calls, reviewing, files):
+for commands in (beginning, first, pools, domains, audit, choosing, runs, comparing, calls, reviewing, files):
     commands.register(app)
 
 

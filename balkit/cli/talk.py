@@ -33,7 +33,7 @@ class _Again(Exception):
     """What was typed makes no verdict; it says why."""
 
 
-def _line(prompt: str) -> str:
+def line(prompt: str) -> str:
     """A line from the terminal. polars sets SIGINT so that a read goes on after it, and Ctrl-C would be ignored."""
     if threading.current_thread() is threading.main_thread():
         signal.siginterrupt(signal.SIGINT, True)
@@ -47,7 +47,7 @@ class Talk:
     pool: Pool
     cases: Sequence[Case]
     say: Callable[[str], None]
-    ask: Callable[[str], str] = _line
+    ask: Callable[[str], str] = line
     edit: Callable[[str], str | None] | None = None
     counts: Counter[str] = field(default_factory=Counter)
 

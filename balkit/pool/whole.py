@@ -31,8 +31,11 @@ class Table:
     cells: pl.DataFrame
 
 
-def read_whole(sources: Sequence[Source], *, columns: Sequence[Columns]) -> list[Table]:
-    """Every source by its columns. Raises `IngestError` with every problem of every source, by line or row."""
+def read_whole(sources: Sequence[Source], *, columns: Sequence[Columns], most: int | None = None) -> list[Table]:
+    """Every source by its columns, whole, or the pieces in which its first `most` rows are.
+
+    Raises `IngestError` with every problem of every source, by line or row.
+    """
     problems, tables = list[str](), list[Table]()
     for number, (source, wanted) in enumerate(zip(sources, columns, strict=True)):
         found = read(source, columns=wanted, name="frame" if len(sources) == 1 else f"frame {number}")
@@ -41,6 +44,8 @@ def read_whole(sources: Sequence[Source], *, columns: Sequence[Columns]) -> list
             own = [*piece.problems] if piece.instead else [*own, *piece.problems]
             if not piece.cells.is_empty():  # a piece of problems alone has no columns of its own
                 frames.append(piece.cells)
+            if most is not None and sum(frame.height for frame in frames) >= most:
+                break
         problems += own
         cells = pl.concat(frames)
         by_line = found.unit == "line" and not any(mark in found.name.lower() for mark in _SUFFIXES_WITH_A_HEADER)
