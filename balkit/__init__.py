@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from balkit.recipe import load as load_recipe  # noqa: F401
     from balkit.report import progress as progress
     from balkit.results import RunResult as RunResult
+    from balkit.scoring import score as score
     from balkit.selection import Evidence as Evidence
     from balkit.selection import select as select
     from balkit.stages import run as run
     from balkit.steps import channel as channel
     from balkit.steps import evaluate as evaluate
-    from balkit.steps import score as score
     from balkit.steps import train as train
     from balkit.steps import validation_rows as validation_rows
     from balkit.student import summarise as summarise
@@ -91,7 +91,7 @@ _HOME = {
     "Request": ("balkit.teacher", "Request"),
     "run": ("balkit.stages", "run"),
     "RunResult": ("balkit.results", "RunResult"),
-    "score": ("balkit.steps", "score"),
+    "score": ("balkit.scoring", "score"),
     "Scripted": ("balkit.teacher", "Scripted"),
     "select": ("balkit.selection", "select"),
     "Snapshot": ("balkit.pool", "Snapshot"),

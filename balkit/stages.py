@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from balkit import balance, frames, measuring, selection, steps, student, synthesize
+from balkit import balance, frames, measuring, scoring, selection, steps, student, synthesize
 from balkit import recipe as recipes
 from balkit.assemble import Choosing, Encode, Material, StageRows, Tools, assemble, candidates
 from balkit.basis import Basis
@@ -68,7 +68,7 @@ def run(
 
 def _refuse_untrained(recipe: Recipe) -> None:
     method = recipe.select.then
-    if selection.needs_scores(method):
+    if selection.needs_scores(method) and recipe.select.scorer is None:
         raise RunError(f"{recipe.name}: select.then: {method} needs a trained student; train, or choose another method")
     if recipe.balance.policy == "feedback":
         raise RunError(
@@ -127,7 +127,7 @@ class _Run:
         """All stages in order; each step only if it is not there yet."""
         results: list[StageResult] = []
         with ledger_of(self.pool) as ledger:
-            checkpoint = None
+            scorer: Path | None = None
             if self.pool.committed((self.run_id, 1, "data")) is None:
                 self.say(0, "prepare")
                 self.basis.refuse_unreadable()
@@ -135,17 +135,18 @@ class _Run:
                     steps.refuse_long_prompts(self.pool, recipe=self.recipe, basis=self.basis)
             self.dev(ledger, teacher)
             for stage in range(1, self.recipe.stages + 1):
-                snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=checkpoint)
+                snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=scorer)
                 with self.pool.held():
                     self.refuse_nothing(snapshot_id)
                     self.keep_measures(stage, snapshot_id)
                 trained = self.train(stage, snapshot_id) if train else None
                 if trained is not None:
-                    checkpoint = trained.digest
-                    self.measure(stage, trained.path, checkpoint=checkpoint)
-                    self.score(stage, trained.path, checkpoint=checkpoint)
-                    if evaluate == "each" or stage == self.recipe.stages:
-                        self.evaluate(stage, trained.path, checkpoint=checkpoint)
+                    self.measure(stage, trained.path, checkpoint=trained.digest)
+                scorer = self.scorer(trained)
+                if scorer is not None:
+                    self.score(stage, scorer)
+                if trained is not None and (evaluate == "each" or stage == self.recipe.stages):
+                    self.evaluate(stage, trained.path, checkpoint=trained.digest)
                 with self.pool.held():
                     results.append(self.result(stage, snapshot_id, trained))
             done = RunResult(
@@ -203,7 +204,7 @@ class _Run:
         message = f"{recipe.name}: rationales for {dev.height} dev rows"
         self.pool.commit(Commit(message=message, key=key, rationales=written, calls=ledger.calls(self.run_id)))
 
-    def data(self, stage: int, *, ledger: Ledger, teacher: Teacher | None, scored_by: str | None) -> str:
+    def data(self, stage: int, *, ledger: Ledger, teacher: Teacher | None, scored_by: Path | None) -> str:
         """Chooses, synthesizes, checks and commits the stage's rows with their snapshot; returns its id."""
         snapshot_id = f"{self.run_id[:12]}-s{stage}"
         key = (self.run_id, stage, "data")
@@ -312,23 +313,26 @@ class _Run:
             raise self.trained_anew(f"the answers to dev of stage {stage}", checkpoint=checkpoint)
         self.measured[stage] = steps.accuracies(found)
 
-    def score(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
-        """What this stage's student gives the candidates of the next one."""
+    def scorer(self, trained: student.Trained | None) -> Path | None:
+        """Who scores the next stage's candidates: the recipe's scorer, or this stage's student."""
+        if self.recipe.select.scorer is not None:
+            return scoring.scorer(self.pool, self.recipe.select.scorer)
+        return None if trained is None else trained.path
+
+    def score(self, stage: int, checkpoint: Path) -> None:
+        """What this stage's student, or the recipe's scorer, gives the candidates of the next one."""
         recipe, key = self.recipe, (self.run_id, stage, "scores")
         score = selection.needs_scores(recipe.select.then)
         if stage == recipe.stages or score is None or self.pool.committed(key) is not None:
             return
         self.say(stage, "score")
-        scores = steps.score(
-            checkpoint_folder, self.candidates(stage + 1), recipe=recipe, progress=self.on_rows("score", stage)
-        )
+        on_rows, asked = self.on_rows("score", stage), self.candidates(stage + 1)
+        scores = scoring.score_pool(self.pool, checkpoint, asked, recipe=recipe, key=key, progress=on_rows)
         values = scores.filter(pl.col("name") == score)["value"]
         said = f"{values.count()} of {len(values)} candidates scored"
         self.say(stage, "score", said, done=len(values), total=len(values))
         if values.null_count() * 2 > len(values):
             log.warning("%s: stage %d: only %s; the others are taken last, in no order", recipe.name, stage, said)
-        message = f"{recipe.name}: stage {stage}, {said}"
-        self.pool.commit(Commit(message=message, key=key, scores=scores))
 
     def evaluate(self, stage: int, checkpoint_folder: Path, *, checkpoint: str) -> None:
         """The student's answers to the eval split."""
@@ -342,7 +346,7 @@ class _Run:
 
     # -- what the steps need ----------------------------------------------------------------------------------------
 
-    def material(self, stage: int, *, previous: str | None, scored_by: str | None) -> Material:
+    def material(self, stage: int, *, previous: str | None, scored_by: Path | None) -> Material:
         rows, own = self.rows(previous), self.own(stage)
         written = self.pool.examples(origin="synthetic") if own.height else frames.EXAMPLES.empty()
         ours = written.join(own, on="example_id", how="semi")
@@ -433,7 +437,7 @@ class _Run:
         """This run's decisions before a stage."""
         return self.pool.decisions(run_id=self.run_id).filter(pl.col("stage") < stage)
 
-    def scores(self, stage: int, *, checkpoint: str | None) -> pl.DataFrame:
+    def scores(self, stage: int, *, checkpoint: Path | None) -> pl.DataFrame:
         """The candidates' scores; what else the same checkpoint scored, for other runs or by hand, does not count."""
         score = selection.needs_scores(self.recipe.select.then)
         if checkpoint is None or score is None:
@@ -443,10 +447,11 @@ class _Run:
         )
         mine = (pl.col("name") == score) & (pl.col("settings") == settings)
         candidates = self.candidates(stage)
-        found = self.pool.scores(checkpoint=checkpoint).filter(mine).join(candidates, on="example_id", how="semi")
+        digest = student.digest(checkpoint)
+        found = self.pool.scores(checkpoint=digest).filter(mine).join(candidates, on="example_id", how="semi")
         if found.height < candidates.height:
             what = f"{candidates.height - found.height} of {candidates.height} scores of stage {stage - 1}"
-            raise self.trained_anew(what, checkpoint=checkpoint)
+            raise self.trained_anew(what, checkpoint=digest)
         return found
 
     def trained_anew(self, what: str, *, checkpoint: str) -> RunError:

@@ -1,4 +1,4 @@
-"""The steps of a stage that can be done alone: train, score, evaluate, answer a split's examples, write new ones."""
+"""The steps of a stage that can be done alone: train, evaluate, answer a split's examples, write new ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import polars as pl
 
-from balkit import answers, balance, frames, selection, student, synthesize, texts
+from balkit import balance, frames, selection, student, synthesize, texts
 from balkit import recipe as recipes
 from balkit.basis import Basis
 from balkit.errors import RunError, StudentError
@@ -79,25 +79,13 @@ def refuse_long_prompts(pool: Pool, *, recipe: Recipe, basis: Basis) -> None:
         )
 
 
-def score(checkpoint: Path, examples: pl.DataFrame, *, recipe: Recipe, progress: OnRows | None = None) -> pl.DataFrame:
-    """SCORES (ifd, loss, entropy) of EXAMPLES, by the student's own answers or the references (`select.response`)."""
-    reference = [answers.completion("", given) if given else "" for given in examples["reference"]]
-    return student.score(
-        checkpoint,
-        examples.with_columns(response=pl.Series(reference, dtype=pl.String)),
-        response=recipe.select.response,
-        max_new_tokens=recipe.evaluate.max_new_tokens,
-        batch_size=recipe.evaluate.batch_size,
-        progress=progress,
-    )
-
-
 def evaluate(
     checkpoint: Path,
     *,
     recipe: Recipe,
     basis: Basis,
     split: Literal["eval", "dev"] = "eval",
+    sample: student.Sample | None = None,
     progress: OnRows | None = None,
 ) -> pl.DataFrame:
     """EVALUATIONS of a checkpoint on the eval split, or on dev, as far as it has reference answers."""
@@ -107,19 +95,35 @@ def evaluate(
         answers=recipe.answers,
         labels=basis.labels,
         section=recipe.evaluate,
+        sample=sample,
         progress=progress,
     )
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """So many answers drawn to each example, at a temperature, by a seed."""
+
+    samples: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Measured:
-    """A checkpoint's EVALUATIONS of a split, those of the one it is compared with, and the EXAMPLES they are of."""
+    """A checkpoint's EVALUATIONS of a split, those of the one it is compared with, and the EXAMPLES they are of.
+
+    With answers drawn several times these are of the majority's answer, and `samples` holds each draw's. `counts` has
+    the train examples of every domain.
+    """
 
     found: pl.DataFrame
     other: pl.DataFrame | None
     examples: pl.DataFrame
     head: frozenset[str]
+    counts: Mapping[str, int]
     kind: str
+    samples: tuple[pl.DataFrame, ...] = ()
 
 
 def measured(
@@ -129,9 +133,13 @@ def measured(
     recipe: Recipe,
     split: Literal["eval", "dev"] = "eval",
     against: str | None = None,
+    sampling: Sampling | None = None,
     progress: OnRows | None = None,
 ) -> Measured:
-    """What a checkpoint, and another (a folder, or `base`), answer to a split; answers that are stored are reused."""
+    """What a checkpoint, and another (a folder, or `base`), answer to a split; answers that are stored are reused.
+
+    Answers are greedy, or drawn as `sampling` says.
+    """
     basis = Basis.of(pool, recipe)
     examples = basis.measured if split == "eval" else basis.measured_dev
     if examples.is_empty():
@@ -139,22 +147,31 @@ def measured(
             f"the pool has no {split} row with a reference answer: `balkit add POOL FILE --split {split} ...`"
         )
 
-    def answers_of(folder: Path) -> pl.DataFrame:
-        settings = student.evaluate_settings(answers=recipe.answers, labels=basis.labels, section=recipe.evaluate)
+    def answers_of(folder: Path, sample: student.Sample | None = None) -> pl.DataFrame:
+        settings = student.evaluate_settings(
+            answers=recipe.answers, labels=basis.labels, section=recipe.evaluate, sample=sample
+        )
         asked = student.asked_of(examples, section=recipe.evaluate)
         stored = pool.evaluations(checkpoint=student.digest(folder)).filter(pl.col("settings") == settings)
         stored = stored.join(asked, on=["example_id", "domain"], how="semi")
         if stored.height == asked.height:
             return stored
-        found = evaluate(folder, recipe=recipe, basis=basis, split=split, progress=progress)
+        found = evaluate(folder, recipe=recipe, basis=basis, split=split, sample=sample, progress=progress)
         new = found.join(stored, on="example_id", how="anti")
         pool.commit(Commit(message=f"{folder.name} evaluated on {split}", evaluations=new))
         return found
 
-    found, other = answers_of(checkpoint), None
+    def drawn(folder: Path) -> tuple[pl.DataFrame, tuple[pl.DataFrame, ...]]:
+        if sampling is None:
+            return answers_of(folder), ()
+        each = (student.Sample(sampling.temperature, sampling.seed, n) for n in range(sampling.samples))
+        samples = tuple(answers_of(folder, sample) for sample in each)
+        return student.majority(samples, kind=recipe.answers.kind), samples
+
+    (found, samples), other = drawn(checkpoint), None
     if against is not None:
-        other = answers_of(untrained(pool, recipe=recipe, basis=basis) if against == "base" else Path(against))
-    return Measured(found, other, examples, basis.head, recipe.answers.kind)
+        other, _ = drawn(untrained(pool, recipe=recipe, basis=basis) if against == "base" else Path(against))
+    return Measured(found, other, examples, basis.head, basis.counts, recipe.answers.kind, samples)
 
 
 def channel(

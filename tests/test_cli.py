@@ -132,7 +132,7 @@ def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None
     assert set(json.loads(out)["per_domain"]) == {"fruit", "tool", "bird"}
     asked = ("eval", pool, checkpoint, "--recipe", "recipe.yaml", "--against", "base", "--confusion", "--errors", "2")
     body = json.loads(balkit(*asked, "--json")[1])
-    assert set(body["intervals"]) <= {"macro", "micro", "head", "tail"}
+    assert set(body["intervals"]) <= {"macro", "micro", "head", "tail", "few"}
     counts = [body["against"][name] for name in ("both_right", "only_other", "only_this", "neither")]
     assert sum(counts) == sum(row["rows"] for row in body["confusion"]) == 6
     assert len(body["errors"]) == 2
@@ -142,8 +142,16 @@ def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None
     assert len(json.loads(balkit("log", pool, "--json")[1])) == versions
     code, _, err = balkit("eval", pool, checkpoint, "--recipe", "recipe.yaml", "--split", "dev")
     assert (code, "no dev row with a reference answer" in err) == (1, True)
+    drawn = ("eval", pool, checkpoint, "--recipe", "recipe.yaml", "--samples", "2", "--temperature", "1.5")
+    body = json.loads(balkit(*drawn, "--json")[1])
+    assert (body["samples"]["samples"], set(body["samples"]["pass_at"])) == (2, {"1", "2"})
+    assert body["train_examples"] == {"fruit": 12, "tool": 8, "bird": 6}
+    code, out, _ = balkit(*drawn)
+    assert (code, "pass@2" in out, "few" in out) == (0, True, True)
     code, out, _ = balkit("score", pool, checkpoint, "--recipe", "recipe.yaml", "--domain", "bird", "--json")
     assert code == 0
+    asked = ("score", pool, "base", "--recipe", "recipe.yaml", "--answers", "reference", "--split", "eval")
+    assert [row["name"] for row in json.loads(balkit(*asked, "--score", "loss", "--json")[1])] == ["loss"] * 3
     assert {row["name"]: row["rows"] for row in json.loads(out)} == {"ifd": 6, "loss": 6, "entropy": 6}
 
 

@@ -25,7 +25,7 @@ FLOORS = [
     {"answers", "diversity", "duplicates"},
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
     {"synthesize", "changes", "discovery", "reconcile", "runs", "basis", "within", "measuring", "auditing", "review"},
-    {"assemble", "planning", "results", "starting", "health"},
+    {"assemble", "planning", "results", "scoring", "starting", "health"},
     {"steps", "outlook", "explaining"},
     {"stages", "exports", "report"},
     {"quickstart"},

@@ -14,7 +14,7 @@ from balkit import recipe, student
 from balkit.errors import MissingExtra, StudentError
 from balkit.student import chat, model
 from balkit.student.checkpoint import read_manifest, write_manifest
-from balkit.student.generate import greedy
+from balkit.student.generate import answered
 from balkit.student.train import encode
 
 CHATML = (
@@ -168,7 +168,7 @@ def test_learned_positions_are_never_passed(tmp_path: Path) -> None:
     )
     loaded = model.load(base)
     given = chat.prompt_ids(loaded.tokenizer, ["x" * 45, "x" * 10, "x" * 40, "What?"])
-    together, alone = (greedy(loaded, given, max_new_tokens=40, batch_size=size) for size in (4, 1))
+    together, alone = (answered(loaded, given, max_new_tokens=40, batch_size=size) for size in (4, 1))
     assert together == alone
     assert max(len(row) + len(answer.ids) for row, answer in zip(given, together, strict=True)) == 96
 

@@ -14,7 +14,7 @@ from balkit import frames, student
 from balkit.errors import StudentError
 from balkit.student import chat, model
 from balkit.student.checkpoint import read_manifest, write_manifest
-from balkit.student.generate import greedy
+from balkit.student.generate import answered
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_prompt_that_fills_the_context_is_answered_with_nothing(
 def test_generation_stops_at_the_context(checkpoint: Path) -> None:
     loaded = model.load(checkpoint)
     prompts = chat.prompt_ids(loaded.tokenizer, ["x" * 85, "x" * 90])
-    found = greedy(loaded, prompts, max_new_tokens=1000, batch_size=2)
+    found = answered(loaded, prompts, max_new_tokens=1000, batch_size=2)
     assert [(len(answer.ids), answer.finished) for answer in found] == [
         (TINY.context - len(given), False) for given in prompts
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -9,27 +10,36 @@ import typer
 
 from balkit.cli.show import frame_out
 from balkit.steps import Measured
-from balkit.student import Interval, compare, intervals, macro_f1, summarise
+from balkit.student import Interval, compare, intervals, macro_f1, sampled, shot, summarise
 from balkit.student import confusion as confused
 from balkit.student import errors as wrong
 
 
 def told(found: Measured, *, confusion: bool, errors: int) -> dict[str, Any]:
-    """For machines: accuracies as fractions, intervals as [low, high]."""
-    body: dict[str, Any] = dict(summarise(found.found, head=found.head))
+    """For machines: accuracies as fractions, intervals as [low, high], other estimates as [value, low, high]."""
+    body: dict[str, Any] = dict(summarise(found.found, head=found.head, counts=found.counts))
+    body["train_examples"] = {name: found.counts.get(name, 0) for name in body["per_domain"]}
     body["intervals"] = {name: [each.low, each.high] for name, each in _intervals(found).items()}
+    if found.samples:
+        drawn = sampled(found.samples, head=found.head, counts=found.counts)
+        body["samples"] = {
+            "samples": drawn.samples,
+            "settings": found.found["settings"][0],
+            "mean": _ends(drawn.mean),
+            "pass_at": {str(k): _ends(each) for k, each in drawn.pass_at.items()},
+        }
     if found.kind in ("label", "choice"):
         body["macro_f1"] = macro_f1(found.found, found.examples)
     if found.other is not None:
-        compared = compare(found.other, found.found, head=found.head)
+        compared = compare(found.other, found.found, head=found.head, counts=found.counts)
         body["against"] = {
-            "summary": summarise(found.other, head=found.head),
+            "summary": summarise(found.other, head=found.head, counts=found.counts),
             "both_right": compared.both,
             "only_other": compared.only_first,
             "only_this": compared.only_second,
             "neither": compared.neither,
             "mcnemar_p": compared.p_value,
-            "differences": {name: [d.value, d.low, d.high] for name, d in compared.differences.items()},
+            "differences": _ends(compared.differences),
         }
     if confusion:
         body["confusion"] = confused(found.found, found.examples).to_dicts()
@@ -45,12 +55,17 @@ def shown(found: Measured, *, confusion: bool, errors: int) -> None:
     rows = []
     for name, domain in summary["per_domain"].items():
         beside = {"other %": 100 * before[name]["accuracy"]} if name in before else {}
-        part = "head" if name in found.head else "tail"
-        rows.append({"domain": name, "part": part, "rows": domain["rows"], "%": 100 * domain["accuracy"], **beside})
+        train = found.counts.get(name, 0)
+        part = {"part": "head" if name in found.head else "tail", "train": train, "shots": shot(train)}
+        rows.append({"domain": name, **part, "rows": domain["rows"], "%": 100 * domain["accuracy"], **beside})
     frame_out(pl.DataFrame(rows), as_json=False)
+    if found.samples:
+        typer.echo(f"{len(found.samples)} answers drawn to each row; the table and what follows is of the majority's.")
     typer.echo("95 % intervals, rows drawn again within domains:")
     for name, each in _intervals(found).items():
-        typer.echo(f"  {name:5} {_percent(each)}")
+        typer.echo(f"  {name:6} {_percent(each)}")
+    if found.samples:
+        _drawn(found)
     if found.kind in ("label", "choice"):
         typer.echo(f"macro F1 {100 * macro_f1(found.found, found.examples):.1f} %")
     if other is not None:
@@ -66,7 +81,20 @@ def shown(found: Measured, *, confusion: bool, errors: int) -> None:
 
 
 def _intervals(found: Measured) -> dict[str, Interval]:
-    return intervals(found.found, head=found.head)
+    return intervals(found.found, head=found.head, counts=found.counts)
+
+
+def _ends(each: Mapping[str, Interval]) -> dict[str, list[float]]:
+    return {name: [one.value, one.low, one.high] for name, one in each.items()}
+
+
+def _drawn(found: Measured) -> None:
+    drawn = sampled(found.samples, head=found.head, counts=found.counts)
+    kinds = {"mean accuracy": drawn.mean} | {f"pass@{k}": each for k, each in drawn.pass_at.items() if k > 1}
+    for title, each in kinds.items():
+        typer.echo(f"{title} of {drawn.samples} answers a row:")
+        for name, one in each.items():
+            typer.echo(f"  {name:6} {_percent(one)}")
 
 
 def _percent(each: Interval, *, signed: bool = False) -> str:
@@ -75,10 +103,10 @@ def _percent(each: Interval, *, signed: bool = False) -> str:
 
 
 def _compared(other: pl.DataFrame, found: Measured) -> None:
-    compared = compare(other, found.found, head=found.head)
+    compared = compare(other, found.found, head=found.head, counts=found.counts)
     typer.echo(
         f"Against the other, on the same {compared.rows} rows: right here alone {compared.only_second}, there alone "
         f"{compared.only_first}, McNemar p = {compared.p_value:.2g}"
     )
     for name, each in compared.differences.items():
-        typer.echo(f"  {name:5} {_percent(each, signed=True)}")
+        typer.echo(f"  {name:6} {_percent(each, signed=True)}")

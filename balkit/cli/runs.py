@@ -308,6 +308,9 @@ def train(
 
 
 CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint's folder.", metavar="CHECKPOINT")]
+ScorerPath = Annotated[
+    Path, typer.Argument(help="A checkpoint's folder, base, or a model's folder or hub name.", metavar="CHECKPOINT")
+]
 
 
 def evaluate(
@@ -318,10 +321,14 @@ def evaluate(
     against: Annotated[str | None, typer.Option(help="Another checkpoint's folder, or base.", metavar="OTHER")] = None,
     confusion: Annotated[bool, typer.Option("--confusion", help="What was taken for what.")] = False,
     errors: Annotated[int, typer.Option(help="Show so many wrong answers.", min=0)] = 0,
+    samples: Annotated[int, typer.Option(help="Draw so many answers to each row; 0 is the greedy one.", min=0)] = 0,
+    temperature: Annotated[float, typer.Option(help="With --samples: of the draws.", min=0.01)] = 0.7,
+    seed: Annotated[int | None, typer.Option(help="With --samples: of the draws; the recipe's if not given.")] = None,
     as_json: bool = Json,
 ) -> None:
     """Measure a checkpoint by domain, with 95 % intervals, and keep its answers in the pool; those there are reused.
 
+    With --samples also the mean accuracy of the drawn answers and pass@k; all else is then of the majority's answer.
     --against compares it with another one on the same rows; base is the recipe's student before any training.
 
     Example: balkit eval pools/math pools/math/checkpoints/3f2a9c1b7d10-s3-0a1b2c3d --recipe recipe.yaml --against base
@@ -330,15 +337,17 @@ def evaluate(
     from balkit.events import Event
     from balkit.pool import Pool
     from balkit.recipe import load
-    from balkit.steps import measured
+    from balkit.steps import Sampling, measured
 
+    opened, loaded = Pool.open(pool), load(recipe)
+    drawn = Sampling(samples, temperature, loaded.seed if seed is None else seed) if samples else None
     with progress(quiet=as_json) as notify:
 
         def on_rows(done: int, total: int) -> None:
             notify(Event(0, 0, "evaluate", done=done, total=total))
 
         found = measured(
-            Pool.open(pool), checkpoint, recipe=load(recipe), split=split, against=against, progress=on_rows
+            opened, checkpoint, recipe=loaded, split=split, against=against, sampling=drawn, progress=on_rows
         )
     if as_json:
         json_out(told(found, confusion=confusion, errors=errors))
@@ -348,27 +357,51 @@ def evaluate(
 
 def score(
     pool: PoolPath,
-    checkpoint: CheckpointPath,
+    checkpoint: ScorerPath,
     recipe: Annotated[Path, typer.Option(help="The recipe that holds `select.response`.")],
+    name: Annotated[
+        list[Literal["ifd", "loss", "entropy"]] | None,
+        typer.Option("--score", help="What to give; may stand several times. All three if not said."),
+    ] = None,
+    answers: Annotated[
+        Literal["own", "reference"] | None, typer.Option(help="Whose answer, instead of the recipe's select.response.")
+    ] = None,
+    split: Annotated[Literal["train", "dev", "eval"], typer.Option(help="Whose examples.")] = "train",
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
     as_json: bool = Json,
 ) -> None:
-    """Give every real train example its IFD, loss and entropy under a checkpoint, and keep them in the pool.
+    """Give every real example of a split its IFD, loss and entropy, and keep them in the pool; those there are reused.
+
+    CHECKPOINT is a checkpoint's folder, base (the recipe's student before any training), or a model's folder or hub
+    name: a small one may score in the student's place. One that was stopped goes on where it was.
 
     Example: balkit score pools/math pools/math/checkpoints/3f2a9c1b7d10-s1-0a1b2c3d --recipe recipe.yaml
     """
     import polars as pl
 
     from balkit.basis import Basis
-    from balkit.pool import Commit, Pool
+    from balkit.events import Event
+    from balkit.pool import Pool
     from balkit.recipe import load
-    from balkit.steps import score as score_examples
+    from balkit.scoring import score_pool, scorer
+    from balkit.steps import untrained
+    from balkit.student import SCORES
 
     opened, loaded = Pool.open(pool), load(recipe)
-    real = Basis.of(opened, loaded).real
-    chosen = real if domain is None else real.filter(pl.col("domain") == domain)
-    scores = score_examples(checkpoint, chosen, recipe=loaded)
-    opened.commit(Commit(message=f"{chosen.height} examples scored by {checkpoint.name}", scores=scores))
+    if answers is not None:
+        response = "student" if answers == "own" else "reference"
+        loaded = loaded.model_copy(update={"select": loaded.select.model_copy(update={"response": response})})
+    basis = Basis.of(opened, loaded)
+    every = {"train": basis.real, "dev": basis.dev, "eval": basis.evaluation}[split]
+    chosen = every if domain is None else every.filter(pl.col("domain") == domain)
+    base = str(checkpoint) == "base"
+    folder = untrained(opened, recipe=loaded, basis=basis) if base else scorer(opened, str(checkpoint))
+    with progress(quiet=as_json) as notify:
+
+        def on_rows(done: int, total: int) -> None:
+            notify(Event(0, 0, "score", done=done, total=total))
+
+        scores = score_pool(opened, folder, chosen, recipe=loaded, names=name or SCORES, progress=on_rows)
     joined = scores.join(chosen.select("example_id", "domain"), on="example_id")
     frame_out(
         joined.group_by("name", "domain")

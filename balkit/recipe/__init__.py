@@ -156,6 +156,8 @@ class Recipe(Section):
                 del body["balance"][key]
         if self.select.quality_weight == Select.model_fields["quality_weight"].default:
             del body["select"]["quality_weight"]
+        if self.select.scorer is None:
+            del body["select"]["scorer"]
         for key in _LATER_OF_SYNTHESIS:
             if getattr(self.synthesis, key) == Synthesis.model_fields[key].default:
                 del body["synthesis"][key]
@@ -163,8 +165,8 @@ class Recipe(Section):
             if getattr(self.rationale, name) == Rationale.model_fields[name].default:
                 del body["rationale"][name]
         body["train"] = self.train.settings()
-        for section, key in (("student", "base"), ("vectors", "model")):
-            if _is_folder(body[section][key]):
+        for section, key in (("student", "base"), ("vectors", "model"), ("select", "scorer")):
+            if _is_folder(body[section].get(key)):
                 body[section][key] = Path(body[section][key]).name
         return texts.digest(body)
 
@@ -172,8 +174,8 @@ class Recipe(Section):
 def load(source: str | Path | dict[str, Any]) -> Recipe:
     """A checked recipe from a YAML file or a mapping.
 
-    Relative paths (`teacher.file`, and `student.base` or `vectors.model` where they name an existing folder)
-    count from the recipe's own folder. Raises `RecipeError` with every problem, its path and a suggestion.
+    Relative paths (`teacher.file`, and `student.base`, `vectors.model` or `select.scorer` where they name an existing
+    folder) count from the recipe's own folder. Raises `RecipeError` with every problem, its path and a suggestion.
     """
     if isinstance(source, dict):
         return _validate(source, "recipe", folder=None)
@@ -229,6 +231,7 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
             "teacher": from_there(recipe.teacher),
             "teachers": recipe.teachers.model_copy(update=others),
             "vectors": recipe.vectors.model_copy(update={"model": beside(recipe.vectors.model)}),
+            "select": recipe.select.model_copy(update={"scorer": beside(recipe.select.scorer)}),
             "student": recipe.student.model_copy(update={"base": beside(recipe.student.base)}),
         }
     )

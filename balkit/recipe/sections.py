@@ -113,6 +113,10 @@ class Select(Section):
         default="student",
         description="scores are of the student's own answer (BalDistill) or of the reference answer (Cherry_LLM)",
     )
+    scorer: str | None = Field(
+        default=None,
+        description="a small model that scores instead of the student (Superfiltering): a hub name or a local folder",
+    )
     max_ifd: float = Field(
         default=1.0, gt=0, description="ifd, ifd_coverage: an example at or above is dropped as misaligned"
     )
@@ -123,6 +127,14 @@ class Select(Section):
         default=4, description="how many examples are scored, as a multiple of the domain's quota"
     )
     strata: Positive = Field(default=20, description="stratified: clusters a domain")
+
+    @model_validator(mode="after")
+    def _scorer_reads_references(self) -> Self:
+        if self.scorer is not None and self.response == "student":
+            raise ValueError(
+                f"scorer: {self.scorer} would score answers of its own, and no student's; set response: reference"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stage_one_has_no_student(self) -> Self:

@@ -11,18 +11,25 @@ from balkit.student.checkpoint import digest
 from balkit.student.counting import counter
 from balkit.student.evaluate import asked_of, evaluate
 from balkit.student.generate import generate, prompt_tokens
+from balkit.student.groups import shot
+from balkit.student.journal import Journal
 from balkit.student.measures import Comparison, Interval, compare, confusion, errors, intervals, macro_f1
 from balkit.student.model import base
 from balkit.student.ranks import is_main, main_first
-from balkit.student.score import score
-from balkit.student.settings import evaluate_settings, score_settings
+from balkit.student.samples import Sampled, majority, pass_at_k, sampled
+from balkit.student.score import SCORES, score, scored
+from balkit.student.settings import Sample, evaluate_settings, score_settings
 from balkit.student.summary import DomainAccuracy, Summary, summarise
 from balkit.student.train import Trained, train
 
 __all__ = [
+    "SCORES",
     "Comparison",
     "DomainAccuracy",
     "Interval",
+    "Journal",
+    "Sample",
+    "Sampled",
     "Summary",
     "Trained",
     "asked_of",
@@ -39,9 +46,14 @@ __all__ = [
     "is_main",
     "macro_f1",
     "main_first",
+    "majority",
+    "pass_at_k",
     "prompt_tokens",
+    "sampled",
     "score",
     "score_settings",
+    "scored",
+    "shot",
     "summarise",
     "train",
 ]

@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from balkit import answers as final
-from balkit import frames, recipe
+from balkit import frames, recipe, texts
 from balkit.errors import StudentError
 from balkit.student.checkpoint import digest
-from balkit.student.generate import OnRows, generate
-from balkit.student.settings import evaluate_settings
+from balkit.student.generate import Draws, OnRows, generate
+from balkit.student.settings import Sample, evaluate_settings
 
 
 def asked_of(examples: pl.DataFrame, *, section: recipe.Evaluate) -> pl.DataFrame:
@@ -30,9 +30,12 @@ def evaluate(
     answers: recipe.Answers,
     labels: Sequence[str],
     section: recipe.Evaluate,
+    sample: Sample | None = None,
     progress: OnRows | None = None,
 ) -> pl.DataFrame:
-    """EVALUATIONS of the checkpoint on EXAMPLES, sorted by example_id: its greedy answers, parsed and compared.
+    """EVALUATIONS of the checkpoint on EXAMPLES, sorted by example_id: its answers, parsed and compared.
+
+    Answers are greedy, or those of a `sample`: drawn by (seed, number, example_id), whatever else is asked beside it.
 
     An answer that declares nothing (`predicted` null) is wrong. `limit_per_domain` takes the first so many of a
     domain by example_id. Raises `StudentError` for examples without a reference answer.
@@ -49,6 +52,7 @@ def evaluate(
         asked["prompt"].to_list(),
         max_new_tokens=section.max_new_tokens,
         batch_size=section.batch_size,
+        draws=None if sample is None else _draws(sample, asked["example_id"]),
         progress=progress,
     )
     choices = [final.offered(prompt) if answers.kind == "choice" else () for prompt in asked["prompt"]]
@@ -62,7 +66,7 @@ def evaluate(
     return frames.check(
         asked.select(
             pl.lit(digest(checkpoint)).alias("checkpoint"),
-            pl.lit(evaluate_settings(answers=answers, labels=labels, section=section)).alias("settings"),
+            pl.lit(evaluate_settings(answers=answers, labels=labels, section=section, sample=sample)).alias("settings"),
             "example_id",
             "domain",
             "split",
@@ -72,3 +76,8 @@ def evaluate(
         ),
         frames.EVALUATIONS,
     )
+
+
+def _draws(sample: Sample, ids: pl.Series) -> Draws:
+    keys = (texts.rank_key(sample.seed, "sample", sample.number, example_id) for example_id in ids)
+    return Draws(sample.temperature, tuple(int(key[:15], 16) for key in keys))

@@ -1,4 +1,4 @@
-"""A student's own greedy answers."""
+"""A student's own answers: the greedy ones, or drawn at a temperature."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from balkit.errors import need
 from balkit.student import chat, forward, model
@@ -24,15 +25,28 @@ class Answer:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Draws:
+    """How answers are drawn: from the student's whole distribution at a temperature, each row by a seed of its own.
+
+    The greatest of logits / temperature + Gumbel noise is such a draw (Gumbel 1954), so that a row's answer depends on
+    its seed and not on the rows beside it.
+    """
+
+    temperature: float
+    seeds: tuple[int, ...]
+
+
 def generate(
     checkpoint: Path,
     prompts: Sequence[str],
     *,
     max_new_tokens: int,
     batch_size: int,
+    draws: Draws | None = None,
     progress: OnRows | None = None,
 ) -> list[str]:
-    """The greedy answer to each prompt, in order, of `max_new_tokens` at most, up to EOS.
+    """The greedy answer to each prompt, or one drawn by its seed, in order, of `max_new_tokens` at most, up to EOS.
 
     A prompt that fills the student's context is answered with an empty text, and a warning counts them. Prompts
     of similar length are batched with padding on the left, so an answer depends on its batch only as far as
@@ -40,7 +54,8 @@ def generate(
     """
     loaded = model.load(checkpoint)
     given = chat.prompt_ids(loaded.tokenizer, prompts)
-    found = greedy(loaded, given, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    asked: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    found = answered(loaded, given, **asked, draws=draws, progress=progress)
     return [chat.text_of(loaded.tokenizer, answer.ids) for answer in found]
 
 
@@ -49,22 +64,26 @@ def prompt_tokens(checkpoint: Path, prompts: Sequence[str]) -> list[int]:
     return [len(ids) for ids in chat.prompt_ids(model.load_tokenizer(checkpoint), prompts)]
 
 
-def greedy(
+def answered(
     loaded: model.Loaded,
     given: Sequence[list[int]],
     *,
     max_new_tokens: int,
     batch_size: int,
+    draws: Draws | None = None,
     progress: OnRows | None = None,
 ) -> list[Answer]:
-    """The greedy answer to each token sequence, in order."""
+    """The answer to each token sequence, in order: the greedy one, or one drawn by its seed."""
     room = [min(max_new_tokens, loaded.context - len(ids)) for ids in given]
     crowded = sum(space < 1 for space in room)
     if crowded:
         log.warning("%d of %d prompts fill the student's context of %d tokens", crowded, len(given), loaded.context)
     found, done = [Answer([], finished=False)] * len(given), crowded
     for chosen in _batches(loaded, given, room=room, size=batch_size):
-        batch = _batch(loaded, [given[index] for index in chosen], max_new_tokens=max(room[index] for index in chosen))
+        longest, mine = max(room[index] for index in chosen), None
+        if draws is not None:
+            mine = Draws(draws.temperature, tuple(draws.seeds[index] for index in chosen))
+        batch = _batch(loaded, [given[index] for index in chosen], max_new_tokens=longest, draws=mine)
         for index, ids in zip(chosen, batch, strict=True):
             found[index] = _cut(ids, stops=_stops(loaded), room=room[index])
         done += len(chosen)
@@ -86,7 +105,9 @@ def _batches(loaded: model.Loaded, given: Sequence[list[int]], *, room: list[int
     return [roomy[start : start + size] for start in range(0, len(roomy), size)] + [[index] for index in sorted(tight)]
 
 
-def _batch(loaded: model.Loaded, given: list[list[int]], *, max_new_tokens: int) -> list[list[int]]:
+def _batch(
+    loaded: model.Loaded, given: list[list[int]], *, max_new_tokens: int, draws: Draws | None
+) -> list[list[int]]:
     torch = need("torch", extra="train")
     pad = loaded.pad_id
     longest = max(map(len, given))
@@ -97,11 +118,24 @@ def _batch(loaded: model.Loaded, given: list[list[int]], *, max_new_tokens: int)
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            do_sample=False,  # with noise in the logits the greedy answer is a draw
+            logits_processor=[] if draws is None else [_noise(draws)],
             pad_token_id=pad,
             eos_token_id=sorted(_stops(loaded)),
         )
     return [list(row) for row in full[:, longest:].tolist()]
+
+
+def _noise(draws: Draws) -> Callable[[Any, Any], Any]:
+    """What makes a step's greatest logit a draw at the temperature."""
+    torch = need("torch", extra="train")
+    generators = [torch.Generator().manual_seed(seed) for seed in draws.seeds]
+
+    def added(ids: Any, logits: Any) -> Any:
+        drawn = [torch.empty(logits.shape[-1]).exponential_(generator=each) for each in generators]
+        return logits / draws.temperature - torch.stack(drawn).log().to(logits)
+
+    return added
 
 
 def _cut(ids: list[int], *, stops: set[int], room: int) -> Answer:

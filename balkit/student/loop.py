@@ -27,7 +27,9 @@ Progress = Callable[[int, int, float], None]
 
 _MAX_GRADIENT_NORM = 1.0
 _BUCKET = 32  # batches that are sorted by length together
-_PASS_COSTS = {"cpu": 256, "cuda": 4096}  # what a pass costs beside its tokens, in tokens
+
+#: What a pass costs beside its tokens, in tokens, by kind of device.
+PASS_COSTS = {"cpu": 256, "cuda": 4096}
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class Loop:
         """This process's share of rows, cut into passes."""
         mine = self.ranks.share(sorted(rows, key=lambda row: row.tokens.length))
         lengths = [row.tokens.length for row in mine]
-        cuts = plan_passes(lengths, most=self.options.pass_tokens, fixed=_PASS_COSTS[self.ranks.kind])
+        cuts = plan_passes(lengths, most=self.options.pass_tokens, fixed=PASS_COSTS[self.ranks.kind])
         return [[mine[index] for index in cut] for cut in cuts]
 
     def _look(self) -> None:

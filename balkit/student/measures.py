@@ -7,7 +7,7 @@ multinomial one, so nothing is resampled row by row.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import polars as pl
 
 from balkit import frames
 from balkit.errors import StudentError
+from balkit.student.groups import groups
 
 Doubles = npt.NDArray[np.float64]
 
@@ -49,16 +50,26 @@ class Comparison:
 
 
 def intervals(
-    evaluations: pl.DataFrame, *, head: Set[str], level: float = 0.95, draws: int = DRAWS, seed: int = 0
+    evaluations: pl.DataFrame,
+    *,
+    head: Set[str],
+    counts: Mapping[str, int] | None = None,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """`macro`, `micro`, `head` and `tail` accuracy of a checkpoint's EVALUATIONS, those that have a domain."""
+    """`macro`, `micro`, `head` and `tail` accuracy of a checkpoint's EVALUATIONS, those that have a domain.
+
+    With `counts` (train examples by domain) also `many`, `middle` and `few` (`groups`).
+    """
     rows = frames.check(evaluations, frames.EVALUATIONS)
     domains = rows.group_by("domain").agg(right=pl.col("correct").sum(), rows=pl.len()).sort("domain")
     if domains.is_empty():
         return {}
-    counts, right = domains["rows"].to_numpy(), domains["right"].to_numpy()
-    drawn = np.random.default_rng(seed).binomial(counts, right / counts, size=(draws, len(counts)))
-    return _over(domains["domain"].to_list(), counts, right / counts, drawn / counts, head=head, level=level)
+    totals, right = domains["rows"].to_numpy(), domains["right"].to_numpy()
+    drawn = np.random.default_rng(seed).binomial(totals, right / totals, size=(draws, len(totals)))
+    names = domains["domain"].to_list()
+    return over(names, totals, right / totals, drawn / totals, head=head, counts=counts, level=level)
 
 
 def compare(
@@ -66,6 +77,7 @@ def compare(
     second: pl.DataFrame,
     *,
     head: Set[str],
+    counts: Mapping[str, int] | None = None,
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
@@ -84,21 +96,22 @@ def compare(
     a, b = pl.col("a"), pl.col("b")
     kinds = {"both": a & b, "only_first": a & ~b, "only_second": ~a & b, "neither": ~a & ~b}
     domains = paired.group_by("domain").agg(**{k: e.sum() for k, e in kinds.items()}, rows=pl.len()).sort("domain")
-    counts = domains["rows"].to_numpy()
-    shares = domains.select(*kinds).to_numpy() / counts[:, None]
+    totals = domains["rows"].to_numpy()
+    shares = domains.select(*kinds).to_numpy() / totals[:, None]
     generator = np.random.default_rng(seed)
-    drawn = np.stack([generator.multinomial(n, p, size=draws) for n, p in zip(counts, shares, strict=True)], axis=1)
+    drawn = np.stack([generator.multinomial(n, p, size=draws) for n, p in zip(totals, shares, strict=True)], axis=1)
     total = domains.select(pl.col(*kinds).sum()).row(0, named=True)
     return Comparison(
         rows=paired.height,
         **total,
         p_value=mcnemar(total["only_first"], total["only_second"]),
-        differences=_over(
+        differences=over(
             domains["domain"].to_list(),
-            counts,
+            totals,
             shares[:, 2] - shares[:, 1],
-            (drawn[..., 2] - drawn[..., 1]) / counts,
+            (drawn[..., 2] - drawn[..., 1]) / totals,
             head=head,
+            counts=counts,
             level=level,
         ),
     )
@@ -162,13 +175,25 @@ def _answered(evaluations: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame
     return found.with_columns(predicted=said).with_columns(alike("reference"), alike("predicted"))
 
 
-def _over(
-    domains: list[str], counts: Doubles, values: Doubles, drawn: Doubles, *, head: Set[str], level: float
+def over(
+    domains: list[str],
+    rows: Doubles,
+    values: Doubles,
+    drawn: Doubles,
+    *,
+    head: Set[str],
+    counts: Mapping[str, int] | None,
+    level: float,
 ) -> dict[str, Interval]:
-    """Intervals of means over domains and rows; `drawn` is (draws, domains)."""
-    is_head = np.array([domain in head for domain in domains])
+    """Intervals of means over domains, over rows and over each group's domains; a group without any is left out.
+
+    rows, values  (domains,) how many rows a domain has, and their mean
+    drawn         (draws, domains) that mean in every draw
+    """
     every = np.ones(len(domains))
-    weights = {"macro": every, "micro": counts, "head": is_head * every, "tail": ~is_head * every}
+    weights = {"macro": every, "micro": rows}
+    for name, members in groups(domains, head=head, counts=counts).items():
+        weights[name] = np.array([domain in members for domain in domains]) * every
     tail = (1 - level) / 2
     found = {}
     for name, weight in weights.items():

@@ -39,9 +39,10 @@ class Loaded:
 
     @property
     def pad_id(self) -> int:
-        """A token to fill rows with; it is never attended to, so EOS serves where there is no padding token."""
-        own = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if own is None else own)
+        """A token to fill rows with; it is never attended to, so any serves where there is no padding token."""
+        return next(
+            (int(own) for own in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if own is not None), 0
+        )
 
 
 def base(section: recipe.Student, *, corpus: Sequence[str], seed: int, folder: Path) -> Path:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from balkit import frames
 from balkit.errors import StudentError, need
 from balkit.student import chat, forward, model
-from balkit.student.generate import Answer, OnRows, greedy
+from balkit.student.generate import Answer, OnRows, answered
+from balkit.student.loop import PASS_COSTS, plan_passes
 from balkit.student.settings import score_settings
 
 #: What `score` gives, by name.
 SCORES = ("ifd", "loss", "entropy")
 
-_TOKENS_A_BATCH = 16_384  # padded; what bounds the memory of a batch besides its rows
+_TOKENS_A_PASS = 16_384  # padded
+_LOGITS_A_PASS = {"cpu": 1 << 27, "cuda": 1 << 30}  # what bounds a pass where the vocabulary is large
 
 
 def score(
@@ -30,14 +33,36 @@ def score(
     batch_size: int,
     progress: OnRows | None = None,
 ) -> pl.DataFrame:
-    """SCORES of the examples (`example_id`, `prompt`; `response` for y = reference), three rows each, in order.
+    """SCORES of the examples, three rows each, in order; see `scored`."""
+    found, done = [frames.SCORES.empty()], 0
+    asked: dict[str, Any] = {"response": response, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    for part in scored(checkpoint, examples, **asked):
+        found.append(part)
+        done += part.height // len(SCORES)
+        if progress is not None:
+            progress(done, examples.height)
+    ids = examples.select("example_id")
+    return frames.check(ids.join(pl.concat(found), on="example_id", maintain_order="left_right"), frames.SCORES)
+
+
+def scored(
+    checkpoint: Path,
+    examples: pl.DataFrame,
+    *,
+    response: Literal["student", "reference"],
+    max_new_tokens: int,
+    batch_size: int,
+    names: Sequence[str] = SCORES,
+) -> Iterator[pl.DataFrame]:
+    """SCORES of examples (`example_id`, `prompt`; `response` for y = reference), long ones first, a batch at a time.
 
     `ifd` is PPL(y|x) / PPL(y), each over the mean of y's tokens: above 1 the prompt does not help the student.
     `loss` is the mean nats per token of y given x; `entropy` is the mean entropy, in nats, of what the student predicts
     at y's tokens, given x and those before. y is the student's own greedy answer (a generation each, of
     `max_new_tokens` at most) or the column `response`; EOS is not part of it. PPL(y) is taken after BOS and the
-    assistant's header, without the user's turn, over the same tokens. A null `value` has its `reason`: `empty`;
-    `too_long` (an answer that did not end within `max_new_tokens`, a text beyond the context); `not_finite`.
+    assistant's header, without the user's turn, over the same tokens; without `ifd` among the `names` it is not
+    computed. A null `value` has its `reason`: `empty`; `too_long` (an answer that did not end within `max_new_tokens`,
+    a text beyond the context); `not_finite`.
     """
     needed = ["example_id", "prompt"] + (["response"] if response == "reference" else [])
     lacking = [name for name in needed if name not in examples.columns]
@@ -45,44 +70,81 @@ def score(
         raise StudentError(
             f"score: columns {', '.join(lacking)} are missing (there are: {', '.join(examples.columns)})"
         )
-    loaded = model.load(checkpoint)
-    opening = chat.opening_ids(loaded.tokenizer)
-    prompts = chat.prompt_ids(loaded.tokenizer, examples["prompt"].to_list())
-    if response == "student":
-        written = greedy(loaded, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
-        progress = None  # what follows takes a fraction of the time
-    else:
-        written = [_on_file(loaded, text) for text in examples["response"]]
-    longest_given = [max(len(prompt), len(opening)) for prompt in prompts]
-    reasons = [
-        _unscorable(answer, room=loaded.context - given) for answer, given in zip(written, longest_given, strict=True)
-    ]
-    asked = [
-        (prompt, answer.ids) for prompt, answer, reason in zip(prompts, written, reasons, strict=True) if reason is None
-    ]
-    rows = [forward.Row(prompt, y) for prompt, y in asked]
-    told = _means(loaded, rows, batch_size=batch_size, progress=progress)
-    alone = _means(loaded, [forward.Row(opening, y) for _, y in asked], batch_size=batch_size)
-    scored = iter(
-        {"ifd": _ratio(nll, nll_alone), "loss": nll, "entropy": entropy}
-        for (nll, entropy), (nll_alone, _) in zip(told, alone, strict=True)
-    )
-    values = [next(scored) if reason is None else dict.fromkeys(SCORES, math.nan) for reason in reasons]
+    scorer = _Scorer(model.load(checkpoint), tuple(names))
+    ids, tokenizer = examples["example_id"].to_list(), scorer.loaded.tokenizer
+    prompts = chat.prompt_ids(tokenizer, examples["prompt"].to_list())
+    given = [_on_file(tokenizer, text) for text in examples["response"]] if response == "reference" else None
+    lengths = [len(prompt) + len(given[at].ids if given else ()) for at, prompt in enumerate(prompts)]
     shared = {
-        "checkpoint": loaded.digest,
+        "checkpoint": scorer.loaded.digest,
         "settings": score_settings(response=response, max_new_tokens=max_new_tokens),
     }
-    return frames.SCORES.of(
-        [
-            {**shared, "example_id": example_id, "name": name, **_valued(value, reason=reason)}
-            for example_id, named, reason in zip(examples["example_id"], values, reasons, strict=True)
-            for name, value in named.items()
+    for batch in _batches(lengths, size=batch_size):
+        asked = [prompts[at] for at in batch]
+        written = [given[at] for at in batch] if given else scorer.answered(asked, max_new_tokens=max_new_tokens)
+        yield frames.SCORES.of(
+            [
+                {**shared, "example_id": ids[at], **row}
+                for at, rows in zip(batch, scorer.told(asked, written), strict=True)
+                for row in rows
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """A student in memory and the scores that it is asked for."""
+
+    loaded: model.Loaded
+    names: tuple[str, ...]
+
+    def answered(self, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[Answer]:
+        """The student's own answers; one to a prompt that fills the context is unfinished and empty."""
+        roomy = [prompt for prompt in prompts if len(prompt) < self.loaded.context]
+        written = iter(answered(self.loaded, roomy, max_new_tokens=max_new_tokens, batch_size=len(prompts)))
+        return [
+            next(written) if len(prompt) < self.loaded.context else Answer([], finished=False) for prompt in prompts
         ]
-    )
+
+    def told(self, prompts: Sequence[list[int]], answers: Sequence[Answer]) -> list[list[dict[str, object]]]:
+        """`name, value, reason` of every score of every answer."""
+        opening = chat.opening_ids(self.loaded.tokenizer)
+        rooms = [self.loaded.context - max(len(prompt), len(opening)) for prompt in prompts]
+        reasons = [_unscorable(answer, room=room) for answer, room in zip(answers, rooms, strict=True)]
+        able = [at for at, reason in enumerate(reasons) if reason is None]
+        told = self._means([forward.Row(prompts[at], answers[at].ids) for at in able], entropy="entropy" in self.names)
+        alone = [(math.nan, math.nan)] * len(able)
+        if "ifd" in self.names:
+            alone = self._means([forward.Row(opening, answers[at].ids) for at in able], entropy=False)
+        values = {
+            at: {"ifd": _ratio(nll, nll_alone), "loss": nll, "entropy": entropy}
+            for at, (nll, entropy), (nll_alone, _) in zip(able, told, alone, strict=True)
+        }
+        return [
+            [{"name": name, **_valued(values.get(at, {}).get(name, math.nan), reason=reason)} for name in self.names]
+            for at, reason in enumerate(reasons)
+        ]
+
+    def _means(self, rows: Sequence[forward.Row], *, entropy: bool) -> list[tuple[float, float]]:
+        """Each row's mean loss and, where asked, mean entropy over its response tokens, in nats, in order."""
+        torch, loaded = need("torch", extra="train"), self.loaded
+        means = [(math.nan, math.nan)] * len(rows)
+        most = min(_TOKENS_A_PASS, _LOGITS_A_PASS[loaded.device] // len(loaded.tokenizer))
+        for batch in plan_passes([row.length for row in rows], most=most, fixed=PASS_COSTS[loaded.device]):
+            chosen = [rows[at] for at in batch]
+            with torch.inference_mode(), forward.cpu_threads(loaded.model):
+                if entropy:
+                    found = forward.response_nll_and_entropy(loaded.model, chosen, pad_id=loaded.pad_id)
+                else:
+                    found = (forward.response_nll(loaded.model, chosen, pad_id=loaded.pad_id),) * 2
+            lengths = [len(row.response) for row in chosen]
+            for at, losses, others in zip(batch, *(each.double().split(lengths) for each in found), strict=True):
+                means[at] = losses.mean().item(), others.mean().item() if entropy else math.nan
+        return means
 
 
-def _on_file(loaded: model.Loaded, text: str | None) -> Answer:
-    return Answer(chat.response_ids(loaded.tokenizer, text or ""), finished=True)
+def _on_file(tokenizer: Any, text: str | None) -> Answer:
+    return Answer(chat.response_ids(tokenizer, text or ""), finished=True)
 
 
 def _unscorable(answer: Answer, *, room: int) -> str | None:
@@ -105,31 +167,7 @@ def _ratio(conditional: float, unconditional: float) -> float:
         return math.inf
 
 
-def _means(
-    loaded: model.Loaded, rows: Sequence[forward.Row], *, batch_size: int, progress: OnRows | None = None
-) -> list[tuple[float, float]]:
-    """Each row's mean loss and mean entropy over its response tokens, in nats, in order."""
-    torch = need("torch", extra="train")
-    means, done = [(math.nan, math.nan)] * len(rows), 0
-    for batch in _buckets([row.length for row in rows], batch_size=batch_size):
-        with torch.inference_mode(), forward.cpu_threads(loaded.model):
-            found = forward.response_nll_and_entropy(loaded.model, [rows[i] for i in batch], pad_id=loaded.pad_id)
-        lengths = [len(rows[index].response) for index in batch]
-        nll, entropy = (each.double().split(lengths) for each in found)
-        for index, losses, entropies in zip(batch, nll, entropy, strict=True):
-            means[index] = losses.mean().item(), entropies.mean().item()
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(rows))
-    return means
-
-
-def _buckets(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """Indices in batches of similar length, of `batch_size` rows and 16,384 padded tokens at most."""
-    buckets: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        full = not buckets or len(buckets[-1]) == batch_size
-        if full or (len(buckets[-1]) + 1) * lengths[index] > _TOKENS_A_BATCH:
-            buckets.append([])
-        buckets[-1].append(index)
-    return buckets
+def _batches(lengths: Sequence[int], *, size: int) -> list[list[int]]:
+    """Indices in batches of similar length, long ones first."""
+    order = sorted(range(len(lengths)), key=lambda at: -lengths[at])
+    return [order[at : at + size] for at in range(0, len(order), size)]

@@ -148,17 +148,18 @@ def _weighted(kept: list[Encoded], rows: pl.DataFrame, *, options: recipe.Train)
 
 
 def encode(rows: pl.DataFrame, *, tokenizer: Any) -> list[Encoded]:
-    """The rows as tokens, in order; raises `StudentError` for rows that have neither a rationale nor an answer."""
+    """The rows as tokens, in order; raises `StudentError` for rows whose completion holds no token but EOS."""
     if rows.is_empty():
         raise StudentError("there are no rows to train on")
-    blank = rows.filter(pl.all_horizontal(pl.col("rationale", "answer").str.strip_chars() == ""))["row_id"].to_list()
+    completions = [answers.completion(why, answer) for why, answer in rows.select("rationale", "answer").iter_rows()]
+    prompts = chat.prompt_ids(tokenizer, rows["prompt"].to_list())
+    responses = chat.completion_ids(tokenizer, completions)
+    said = [text.strip() and len(ids) > 1 for text, ids in zip(completions, responses, strict=True)]
+    blank = [row_id for row_id, text in zip(rows["row_id"], said, strict=True) if not text]
     if blank:
         raise StudentError(
             f"{len(blank)} of {rows.height} rows have nothing to learn, no rationale and no answer: {_some(blank)}"
         )
-    completions = [answers.completion(why, answer) for why, answer in rows.select("rationale", "answer").iter_rows()]
-    prompts = chat.prompt_ids(tokenizer, rows["prompt"].to_list())
-    responses = chat.completion_ids(tokenizer, completions)
     return [
         Encoded(row_id, forward.Row(given, response))
         for row_id, given, response in zip(rows["row_id"], prompts, responses, strict=True)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import real_input as real
 from measuring import table
 
-from balkit import recipe, selection, steps
+from balkit import recipe, scoring, selection
 from balkit.basis import Basis
 from balkit.pool import Pool
 from balkit.stages import run
@@ -43,7 +43,7 @@ def scored(pool: Pool, plan: recipe.Recipe, asked: pl.DataFrame) -> pl.DataFrame
     done = run(pool, plan)
     (stage,) = done.stages
     assert stage.checkpoint is not None
-    return steps.score(stage.checkpoint, asked, recipe=plan)
+    return scoring.score(stage.checkpoint, asked, recipe=plan)
 
 
 def line(
