@@ -87,6 +87,8 @@ def _with_references(examples: pl.DataFrame) -> pl.DataFrame:
 
 
 def _first(scores: pl.DataFrame, *, of: pl.DataFrame) -> pl.DataFrame:
-    """The first of each score of the examples, in their order."""
+    """The first of each score of the examples, in their order and in that of `student.SCORES`."""
     each = scores.unique(["example_id", "name"], keep="first", maintain_order=True)
+    place = {name: at for at, name in enumerate(student.SCORES)}
+    each = each.sort(pl.col("name").replace_strict(place, return_dtype=pl.Int64), maintain_order=True)
     return frames.check(of.join(each, on="example_id", maintain_order="left_right"), frames.SCORES)

@@ -360,8 +360,7 @@ def score(
     checkpoint: ScorerPath,
     recipe: Annotated[Path, typer.Option(help="The recipe that holds `select.response`.")],
     name: Annotated[
-        list[Literal["ifd", "loss", "entropy"]] | None,
-        typer.Option("--score", help="What to give; may stand several times. All three if not said."),
+        Literal["ifd", "loss", "entropy"] | None, typer.Option("--score", help="What to give; all three if not said.")
     ] = None,
     answers: Annotated[
         Literal["own", "reference"] | None, typer.Option(help="Whose answer, instead of the recipe's select.response.")
@@ -401,7 +400,7 @@ def score(
         def on_rows(done: int, total: int) -> None:
             notify(Event(0, 0, "score", done=done, total=total))
 
-        scores = score_pool(opened, folder, chosen, recipe=loaded, names=name or SCORES, progress=on_rows)
+        scores = score_pool(opened, folder, chosen, recipe=loaded, names=(name,) if name else SCORES, progress=on_rows)
     joined = scores.join(chosen.select("example_id", "domain"), on="example_id")
     frame_out(
         joined.group_by("name", "domain")
