@@ -27,6 +27,7 @@ from balkit.exports import TARGETS, Background, Options, checks, export
 from balkit.exports.material import Material
 from balkit.exports.rows import prepare, sliced
 
+ROOT = Path(__file__).resolve().parent.parent
 ROWS = Frozen(snapshot_rows(*({"prompt": text, "rationale": text, "domain": text[:20]} for text in HOSTILE * 2)))
 VALIDATION = snapshot_rows({"prompt": "held out"}, {"prompt": "2024-01-01"}, split="dev")
 
@@ -135,18 +136,28 @@ PACKAGES = {
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    """The sources of a package as one text: its wheel, fetched without its requirements."""
+def wheel(tmp_path_factory):
+    """The wheel of a package, fetched without its requirements."""
     home = tmp_path_factory.mktemp("sources")
 
-    def read(name: str, pattern: str) -> str:
+    def fetch(name: str) -> Path:
         wanted = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         wanted += ["--platform", "any", "--platform", "manylinux_2_28_x86_64", "--python-version", "3.12"]
         done = subprocess.run([*wanted, "--dest", str(home / name), PACKAGES[name]], capture_output=True, check=False)
         if done.returncode:
             pytest.skip(f"{PACKAGES[name]} cannot be fetched")
-        (wheel,) = (home / name).glob("*.whl")
-        with zipfile.ZipFile(wheel) as file:
+        (found,) = (home / name).glob("*.whl")
+        return found
+
+    return fetch
+
+
+@pytest.fixture(scope="module")
+def sources(wheel):
+    """The sources of a package as one text."""
+
+    def read(name: str, pattern: str) -> str:
+        with zipfile.ZipFile(wheel(name)) as file:
             inside = [entry for entry in file.namelist() if re.search(pattern, entry)]
             assert inside, pattern
             return "\n".join(file.read(entry).decode() for entry in inside)
@@ -232,6 +243,40 @@ def test_nemo_knows_the_files_and_settings(every, sources):
     assert used <= fields(bridge)
     config = yaml.safe_load((every / "nemo/automodel.yaml").read_text())["dataset"]
     assert set(config) - {"_target_"} <= fields(sources("automodel", r"datasets/llm/chat_dataset\.py$"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "package"), [("verl", "verl"), ("nemo", "automodel")])
+def test_the_trainers_own_dataset_covers_exactly_the_answers(target, package, wheel, tmp_path):
+    with zipfile.ZipFile(wheel(package)) as file:
+        file.extractall(tmp_path / "sources")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--target",
+        str(tmp_path / "more"),
+        "omegaconf==2.3.0",
+    ]
+    if subprocess.run(install, capture_output=True, check=False).returncode:
+        pytest.skip("omegaconf cannot be fetched")
+    base = small_base(tmp_path / "base")
+    rows = Frozen(snapshot_rows(*[{}] * 3, {"prompt": "red é <think>", "rationale": "rose"}))
+    export(rows, to=[target], out=tmp_path / "o", validation=VALIDATION, options=Options(system="Be brief."))
+    script = Path(__file__).with_name("own_datasets.py")
+    asked = [target, str(tmp_path / "sources"), str(tmp_path / "o" / target), str(base)]
+    done = subprocess.run(
+        [sys.executable, str(script), *asked],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "more")]), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = [f"{row['rationale']}\nAnswer: {row['answer']}<|eos|>" for row in rows.rows.iter_rows(named=True)]
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
 
 
 @pytest.mark.slow

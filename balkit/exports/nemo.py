@@ -69,6 +69,7 @@ def _automodel(material: Material, *, length: int) -> dict[str, Any]:
             "_target_": "nemo_automodel.components.datasets.llm.chat_dataset.ChatDataset",
             "path_or_dataset_id": f"./{_FILES[part]}.jsonl",
             "seq_length": length,
+            "mask_generation_prompt": True,  # else the loss covers the assistant's header too
         }
         for part in material.parts
     }
