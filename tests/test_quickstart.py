@@ -11,8 +11,12 @@ import pytest
 
 from balkit import recipe as recipes
 from balkit.assets import recipes_folder
+from balkit.exports import Options, around, export
+from balkit.pool import Pool
 from balkit.quickstart import ARMS, BALANCED, OVERALL, compare, open_pool, side_by_side
 from balkit.recipe import Recipe
+from balkit.stages import run
+from balkit.steps import validation_rows
 
 TOPICS = 12
 BUDGET = 60
@@ -83,3 +87,31 @@ def test_comparing_again_buys_nothing(folder: Path, report: dict[str, Any]) -> N
 def test_the_balanced_snapshot_is_exported_with_validation(folder: Path) -> None:
     rows = {file.stem: len(file.read_text().splitlines()) for file in (folder / "export" / "trl" / "data").iterdir()}
     assert rows == {"train": BUDGET, "validation": 60}
+
+
+@pytest.mark.slow
+def test_the_trainers_own_loaders_read_every_row_of_the_balanced_snapshot(folder: Path, report: dict[str, Any]) -> None:
+    pool = Pool.open(folder / "pool")
+    snapshot = pool.scan(report["arms"][BALANCED]["snapshot"])
+    dev, names = validation_rows(pool, at=snapshot.version), ["trl", "llamafactory", "mlx", "hf"]
+    options = Options(check=True)
+    made = export(snapshot, to=names, out=folder / "checked", validation=dev, options=options)
+    assert {name: made.content["targets"][name]["check"]["rows"] for name in names} == dict.fromkeys(names, BUDGET + 60)
+
+
+@pytest.mark.slow
+def test_the_trainers_own_loaders_read_every_pair_of_a_run_without_hints(tmp_path: Path) -> None:
+    pool, recipe = open_pool(tmp_path / "pool"), cut(ARMS[BALANCED])
+    parts = {
+        "rationale": recipe.rationale.model_copy(update={"hint": False, "tries": 4}),
+        "select": recipe.select.model_copy(update={"first": "random", "then": "random"}),
+    }
+    result = run(
+        pool, recipe.model_copy(update={"budget_rows": 300, "stages": 1, "fill": ("real",)} | parts), train=False
+    )
+    snapshot, names = pool.scan(result.snapshot_id), ["trl-dpo", "llamafactory-dpo"]
+    known, options = around(pool, snapshot, pairs=1), Options(check=True)
+    made = export(snapshot, to=names, out=tmp_path / "out", options=options, background=known)
+    pairs = pool.pairs(result.snapshot_id).height
+    assert {made.content["targets"][name]["check"]["rows"] for name in names} == {pairs}
+    assert pairs > 10

@@ -11,6 +11,7 @@ import real_input as real
 
 from balkit import recipe as recipes
 from balkit import texts
+from balkit.exports import Options, around, export
 from balkit.planning import plan
 
 REASON = real.missing()
@@ -51,6 +52,21 @@ def sound(arm: real.Arm) -> None:
     exported = arm.pool.path.with_name(f"{arm.name}-export")
     assert sum(1 for _ in (exported / "trl" / "data" / "train.jsonl").open(encoding="utf-8")) == rows.height
     assert pl.read_parquet(exported / "hf" / "data" / "*.parquet").height == rows.height
+
+
+def read_by_trainers(arm: real.Arm, out: Path) -> None:
+    """The trainers' own loaders see every row, role and text of the run's last snapshot."""
+    names, snapshot = ["trl", "llamafactory", "mlx", "hf"], arm.pool.scan(arm.result.snapshot_id)
+    made = export(snapshot, to=names, out=out, options=Options(check=True), background=around(arm.pool, snapshot))
+    assert {made.content["targets"][name]["check"]["rows"] for name in names} == {arm.rows.height}
+
+
+def test_the_trainers_own_loaders_read_every_row_of_math(math_arms: list[real.Arm], tmp_path: Path) -> None:
+    read_by_trainers(math_arms[0], tmp_path / "out")
+
+
+def test_the_trainers_own_loaders_read_every_row_of_r52(r52: real.Arm, tmp_path: Path) -> None:
+    read_by_trainers(r52, tmp_path / "out")
 
 
 def test_math_plans_what_the_method_says(math_arms: list[real.Arm]) -> None:
