@@ -79,7 +79,7 @@ def test_exact_finds_the_first_text_that_is_equal_after_normalising(texts: list[
 
 
 @given(n=st.integers(0, 60), seed=st.integers(0, 99), threshold=st.sampled_from([-1.0, 0.3, 0.8, 0.9, 0.97, 1.0]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_semantic_is_the_first_kept_row_of_all_cosines(n: int, seed: int, threshold: float) -> None:
     rows = clouds(n, seed=seed)
     found = duplicates.semantic(rows, threshold=threshold)

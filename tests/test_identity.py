@@ -22,7 +22,7 @@ def column(values: list[str]) -> pl.Series:
     return pl.Series("text", values, dtype=pl.String)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS)
 @example(["ab! cd! (ef) [gh] ij)", "(a) (bb(cc", "x!!y!! z!", "$ { }", "\\leftarrow \\left(", ". .5 1. 1.5", "!", ""])
 def test_columns_are_canonical_and_keyed_as_single_texts_are(values: list[str]) -> None:
@@ -32,7 +32,7 @@ def test_columns_are_canonical_and_keyed_as_single_texts_are(values: list[str]) 
         assert key == texts.digest(texts.normalised(value)), value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS, st.data())
 def test_ids_of_columns_are_those_of_single_rows(prompts: list[str], data: st.DataObject) -> None:
     answers = data.draw(st.lists(SIGNS | ODD | st.none(), min_size=len(prompts), max_size=len(prompts)))

@@ -316,7 +316,7 @@ def test_a_hundred_thousand_rows_take_seconds(pool: Pool) -> None:
     assert time.process_time() - begun < 20
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.fixed_dictionaries(

@@ -10,7 +10,7 @@ import jsonschema
 import polars as pl
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small import make_pool, make_recipe
 from test_export import WORDS, Frozen, snapshot_rows, tree
@@ -69,7 +69,6 @@ def test_every_rejected_one_is_used_before_any_is_used_again() -> None:
     assert len({one for one, _ in told[:2]}) == 2
 
 
-@settings(deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 6))
 def test_pairs_do_not_depend_on_the_order_of_rows(rng: Any, most: int) -> None:
     good, bad = chosen("A.", "B.", "C."), worse(*((f"Bad {n}.", str(n), "outvoted") for n in range(5, 9)))

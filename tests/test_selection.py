@@ -89,7 +89,7 @@ def shuffled(case: tuple[pl.DataFrame, Evidence], order: list[int]) -> tuple[pl.
 
 @pytest.mark.parametrize("method", METHODS)
 @given(case=cases(), quota=st.integers(0, 30), seed=st.integers(0, 3), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_order_of_the_rows_changes_nothing(
     method: recipe.Method, case: tuple[pl.DataFrame, Evidence], quota: int, seed: int, data: st.DataObject
 ) -> None:
@@ -101,7 +101,7 @@ def test_the_order_of_the_rows_changes_nothing(
 
 @pytest.mark.parametrize("method", METHODS)
 @given(case=cases(), quota=st.integers(0, 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_candidate_is_decided_and_ranks_count_up(
     method: recipe.Method, case: tuple[pl.DataFrame, Evidence], quota: int
 ) -> None:
@@ -217,7 +217,7 @@ def test_max_ifd_is_the_users() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_prefix_holds_each_clusters_share_rounded_up_or_down(sizes: list[int]) -> None:
     cluster = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
     order = cluster[strata.interleaved(cluster, depth=len(cluster))]
@@ -276,7 +276,7 @@ def plain_greedy(similarities: np.ndarray, start: np.ndarray, depth: int) -> lis
 
 
 @given(n=st.integers(1, 40), kinds=st.integers(1, 40), m=st.integers(0, 4), seed=st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_gains_that_are_kept_up_to_date_are_those_of_plain_greedy(n: int, kinds: int, m: int, seed: int) -> None:
     which = np.random.default_rng(seed).integers(0, kinds, n)
     vectors = on_grid(points(kinds, seed=seed)[which], name="vectors")
@@ -320,7 +320,7 @@ def test_medoids_stand_for_their_clusters_the_largest_first() -> None:
 
 
 @given(n=st.integers(2, 60), quota=st.integers(1, 12), m=st.integers(0, 4), seed=st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_medoids_cover_no_less_than_the_greedy_they_begin_from(n: int, quota: int, m: int, seed: int) -> None:
     vectors = on_grid(points(n, seed=seed), name="vectors")
     chosen = on_grid(points(m, seed=seed + 1), name="chosen") if m else vectors[:0]
@@ -343,7 +343,7 @@ def test_the_highest_score_comes_first_and_the_unscored_last(method: recipe.Meth
 
 
 @given(case=cases(), quota=st.integers(0, 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ifd_coverage_of_weight_one_is_ifd(case: tuple[pl.DataFrame, Evidence], quota: int) -> None:
     frame, evidence = case
     evidence = replace(evidence, quality_weight=1.0)
@@ -386,7 +386,7 @@ def test_more_weight_on_quality_gives_higher_scores_and_less_coverage() -> None:
 
 
 @given(seed=st.integers(0, 999), quota=st.integers(1, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_facility_location_reaches_its_share_of_the_best_coverage(seed: int, quota: int) -> None:
     vectors = points(10, seed=seed)
     rows = picked(

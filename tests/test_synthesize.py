@@ -252,7 +252,7 @@ def test_the_plan_never_expects_more_calls_than_the_sub_budget(
     assert (calls.high > 0) == (missing > 0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3), st.integers(0, 6))
 def test_never_more_rows_or_calls_than_allowed_whatever_is_refused(
     lack: int, per_call: int, votes: int, bad: int

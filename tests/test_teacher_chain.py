@@ -85,7 +85,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return filled(tmp_path_factory.mktemp("whole") / "calls.sqlite")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_flipped_byte_of_a_reply_in_the_file_is_found(whole: Path, data: st.DataObject) -> None:
     body = whole.read_bytes()

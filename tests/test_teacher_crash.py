@@ -83,7 +83,7 @@ LIMITS = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     run=LIMITS,
     stage=LIMITS,

@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rpm=st.none() | st.integers(1, 200),
     tpm=st.none() | st.integers(100, 10_000),

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=8), dim=st.integers(1, 64))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_hashed_row_is_of_unit_length_and_depends_on_its_text_alone(texts: list[str], dim: int) -> None:
     encoder = Hashing(dim=dim)
     rows = encoder.encode(texts)

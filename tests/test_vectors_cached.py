@@ -73,7 +73,7 @@ def test_what_another_object_wrote_meanwhile_is_used(tmp_path: Path) -> None:
 
 
 @given(texts=st.lists(st.text(max_size=12), max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_vectors_come_in_the_order_of_the_texts(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     vectors = Vectors(tmp_path_factory.mktemp("vectors"), Hashing(dim=32))
     vectors.of(texts[::2])

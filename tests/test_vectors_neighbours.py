@@ -38,7 +38,7 @@ def by_sorting(queries: Floats, among: Floats, k: int) -> np.ndarray:
 
 
 @given(n=st.integers(1, 40), m=st.integers(1, 40), k=st.integers(1, 50), seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_exact_neighbours_are_those_of_sorting_all_similarities(n: int, m: int, k: int, seed: int) -> None:
     queries, among = corners(n, seed=seed), corners(m, seed=seed + 1)
     found = neighbours(queries, among=among, k=k)

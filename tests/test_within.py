@@ -41,7 +41,7 @@ def counted(within: Within, frame: pl.DataFrame) -> Counter[str]:
     policy=st.sampled_from(["natural", "uniform", "adaptive", "feedback"]),
     data=st.data(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_candidate_is_ranked_once_and_the_quota_is_met(
     sizes: dict[str, int], policy: str, data: st.DataObject
 ) -> None:
