@@ -463,6 +463,7 @@ def test_reads_that_are_held_together_see_one_state_and_nothing_is_written_meanw
         other.start()
         other.join()
         assert (pool.version, pool.examples().height) == (1, 1)
+        assert pool.sql("SELECT count(*) AS n FROM examples")["n"].to_list() == [1]
         with pool.held(), pytest.raises(AssertionError, match="a write inside of `held`"):
             add(pool, "three")
     assert (pool.version, pool.examples().height) == (2, 2)

@@ -85,7 +85,7 @@ def reading(
 
     Raises `PoolLocked` when a writer stays longer than `wait_s`, `PoolDamaged` when the file is not what HEAD says.
     """
-    kept = _HELD.get().get(folder) if memory_mb is None else None
+    kept = _HELD.get().get(folder)
     if kept is not None:
         with translated(folder), quiet(kept.cursor()) as cursor:
             yield cursor
@@ -101,7 +101,8 @@ def reading(
 def held(folder: Path, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """What `reading` gives inside, to the same caller, shares one opening, and so sees one state of the file.
 
-    For many reads in a row: each opening takes DuckDB 30 ms. Nothing may be written inside (`writing` refuses).
+    For many reads in a row: each opening takes DuckDB 30 ms. Nothing may be written inside (`writing` refuses), and no
+    reading has a limit of memory of its own: DuckDB has one for all that is open of a file.
     """
     with reading(folder, wait_s=wait_s) as con:
         before = _HELD.set(MappingProxyType({**_HELD.get(), folder: con}))
