@@ -327,4 +327,5 @@ def validation_rows(pool: Pool, *, at: int) -> pl.DataFrame:
     view = pool.at(at)
     dev, leaking = view.examples(split="dev"), view.leaking()
     apart = dev.filter(~pl.col("example_id").is_in(leaking.implode()))
-    return training_rows(answered(apart, view.reviewed().preferred(view.rationales())), stage=0)
+    worked = view.reviewed().preferred(view.rationales(of=apart["example_id"].to_list()))
+    return training_rows(answered(apart, worked), stage=0)

@@ -72,9 +72,16 @@ class View:
         """
         return self._ask("refused_now", snapshot_id=snapshot_id)
 
-    def rationales(self) -> pl.DataFrame:
-        """RATIONALES, accepted and rejected, ordered by example, then id; also those of retired examples."""
-        return frames.check(self._ask("rationales"), frames.RATIONALES)
+    def rationales(self, *, of: Sequence[str] | None = None) -> pl.DataFrame:
+        """RATIONALES, accepted and rejected, ordered by example, then id; also those of retired examples.
+
+        With `of` those of these examples alone, and memory for no others.
+        """
+        if of is None:
+            return frames.check(self._ask("rationales"), frames.RATIONALES)
+        with database.reading(self.folder, wait_s=self.wait_s, memory_mb=snapshots.MEMORY_MB) as con:
+            found = database.ask(con, "rationales_of", version=self.version, ids=list(of))
+        return frames.check(found, frames.RATIONALES)
 
     def reviewed(self) -> Reviewed:
         """What people said of worked answers, as it stands; see `balkit review`."""
@@ -133,10 +140,7 @@ class View:
         chosen for these examples. `reviewed` saves reading it again.
         """
         reviewed = self.reviewed() if reviewed is None else reviewed
-        ids = chosen["example_id"].unique().sort().to_list()
-        with database.reading(self.folder, wait_s=self.wait_s, memory_mb=snapshots.MEMORY_MB) as con:
-            found = database.ask(con, "rationales_of", version=self.version, ids=ids)
-        rationales = frames.check(found, frames.RATIONALES)
+        rationales = self.rationales(of=chosen["example_id"].unique().sort().to_list())
         texts = rationales.select("rationale_id", "text", pl.col("answer").fill_null(""))
         return pairs.pairs(
             chosen.join(texts, on="rationale_id"), reviewed.standing(rationales), per_example=per_example

@@ -109,7 +109,7 @@ ORDER BY example_id, rationale_id;
 -- The rationales of some examples at a version, accepted or not.
 SELECT rationale_id, example_id, text, answer, accepted, reason, detail, source, author
 FROM rationales
-SEMI JOIN (SELECT unnest($ids) AS example_id) USING (example_id)
+SEMI JOIN (SELECT unnest($ids::VARCHAR[]) AS example_id) USING (example_id)
 WHERE added_in <= $version
 ORDER BY example_id, rationale_id;
 
