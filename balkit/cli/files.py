@@ -87,15 +87,17 @@ def export(
         overwrite=overwrite,
     )
     named = [name.strip() for name in to.split(",") if name.strip()]
-    dev = validation_rows(opened, at=found.version)
     asked = any(name == ALL or (name in TARGETS and TARGETS[name].paired) for name in named)
+    with opened.held():
+        dev = validation_rows(opened, at=found.version)
+        background = around(opened, found, pairs=pairs if asked else None, validation=dev)
     report = write(
         found,
         to=named,
         out=out,
         validation=dev if dev.height else None,
         options=options,
-        background=around(opened, found, pairs=pairs if asked else None, validation=dev),
+        background=background,
     )
     if said := opened.said_of_refused(found.snapshot_id):
         typer.echo(said, err=True)
