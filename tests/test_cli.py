@@ -215,6 +215,38 @@ def test_a_pool_that_is_not_there_is_an_error_without_a_traceback(balkit: Balkit
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "exit_code"),
+    [
+        (["coverage", "nowhere"], "pool-missing", 1),
+        (["sql", "pool", "DROP TABLE examples"], "sql", 1),
+        (["plan", "pool", "train.jsonl"], "recipe", 1),
+        (["add", "pool", "recipe.yaml", "--prompt", "a", "--domain", "b"], "ingest", 1),
+        (["export", "pool", "latest", "--to", "nobody", "--out", "x"], "pool", 1),
+        (["recipes", "copy", "quickstart", "nowhere/x.yaml"], "system", 1),
+        (["coverage"], "usage", 2),
+    ],
+)
+def test_every_error_says_what_its_code_and_what_helps(
+    balkit: Balkit, pool: str, command: list[str], code: str, exit_code: int
+) -> None:
+    ended, _, err = balkit(*command)
+    said, helps = err[: err.index("  [")], err[err.index("  [") :]
+    assert ended == exit_code
+    assert said.startswith("balkit: ")
+    assert helps.startswith(f"  [{code}] ")
+    assert f"docs/troubleshooting.md#{code}" in helps
+    assert max(map(len, helps.splitlines())) <= 80
+
+
+def test_the_codes_are_listed_and_looked_up(balkit: Balkit) -> None:
+    listed = json.loads(balkit("errors", "--json")[1])
+    assert {"code", "means", "fix"} == set(listed[0])
+    code, out, _ = balkit("errors", "pool-locked")
+    assert (code, out.startswith("pool-locked\n"), "balkit status POOL" in out) == (0, True, True)
+    assert balkit("errors", "no-such")[0] == 2
+
+
 def test_wrong_usage_exits_with_2(balkit: Balkit) -> None:
     assert balkit("add")[0] == 2
     assert balkit("no-such-command")[0] == 2

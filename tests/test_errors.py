@@ -53,6 +53,35 @@ def test_every_error_says_what_it_is_for(error: type[BalkitError]) -> None:
     assert (error.__doc__ or "").endswith(".")
 
 
+@pytest.mark.parametrize("error", defined(), ids=lambda error: error.__name__)
+def test_every_error_has_a_code_and_a_fix_of_its_own(error: type[BalkitError]) -> None:
+    assert {"code", "fix"} <= vars(error).keys(), "an inherited one says nothing of this error"
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", error.code)
+    assert error.fix.endswith(".")
+    assert [other for other in defined() if other.code == error.code] == [error]
+
+
+def test_the_codes_stay_as_they_are() -> None:
+    """Pages and scripts go by them: add codes, and never rename one."""
+    assert list(errors.codes()) == [
+        *("balkit", "recipe", "ingest", "frame", "missing-extra", "budget", "pool", "pool-missing", "pool-locked"),
+        *("pool-damaged", "sql", "vectors", "teacher", "cap-reached", "teacher-stopped", "teacher-paused"),
+        *("price-unknown", "student", "run", "export", "usage", "system", "interrupted", "defect"),
+    ]
+    assert all(means and fix for means, fix in errors.codes().values())
+
+
+def test_every_command_in_a_fix_is_one_that_there_is() -> None:
+    import typer
+
+    from balkit.cli import app
+
+    known = typer.main.get_command(app).list_commands(None)  # type: ignore[attr-defined,arg-type]
+    said = [command for _, fix in errors.codes().values() for command in re.findall(r"`balkit ([a-z]+)", fix)]
+    assert said
+    assert set(said) - {"status"} <= set(known)
+
+
 @pytest.mark.parametrize("error", [RecipeError, IngestError])
 def test_all_problems_are_shown_up_to_fifty(error: type[errors.Problems]) -> None:
     raised = error("bad.yaml: 53 problems", [f"line {n}: odd" for n in range(53)])

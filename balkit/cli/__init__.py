@@ -7,14 +7,25 @@ Exit codes: 0 done; 1 findings, a cap reached, or something that the user can me
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
-from balkit.cli import audit, beginning, calls, choosing, comparing, domains, files, first, pools, reviewing, runs
+from balkit.cli import (
+    audit,
+    beginning,
+    calls,
+    choosing,
+    comparing,
+    domains,
+    ending,
+    files,
+    first,
+    pools,
+    reviewing,
+    runs,
+)
 from balkit.errors import BalkitError
-
-#: What typer makes of Ctrl-C.
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="balkit",
@@ -42,16 +53,20 @@ def _alone(
 def main() -> None:
     """The console script."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except BalkitError as error:
-        typer.echo(f"balkit: {error}", err=True)
-        sys.exit(1)
+        ending.failed(error.code, str(error), fix=error.fix)
+    except ending.UsageError as error:
+        ending.misused(error)
+    except typer.Abort:
+        ending.failed("interrupted", "ended before an answer was given")
     except OSError as error:
-        typer.echo(f"balkit: {error}; nothing that was stored before is lost", err=True)
-        sys.exit(1)
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:
-            typer.echo(
-                "\nbalkit: interrupted; what was done is kept, and the same command goes on from there", err=True
-            )
-        raise
+        ending.failed("system", str(error))
+    except Exception:
+        traceback.print_exc()
+        ending.failed("defect", "the error above is a defect of balkit")
+    else:
+        if code == ending.INTERRUPTED:
+            typer.echo("", err=True)
+            ending.failed("interrupted", "interrupted", exit_with=code)
+        sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,7 @@ With data and a teacher of your own:
 def register(app: typer.Typer) -> None:
     """Adds this module's commands to the app."""
     app.command()(doctor)
+    app.command(name="errors")(list_errors)
 
 
 def welcome() -> None:
@@ -84,6 +86,28 @@ def doctor(
     else:
         typer.echo(f"\n{broken} broken" if broken else "\nnothing is broken")
     raise typer.Exit(1 if broken else 0)
+
+
+def list_errors(
+    code: Annotated[str | None, typer.Argument(help="Only this one.", metavar="[CODE]")] = None,
+    as_json: bool = Json,
+) -> None:
+    """List the codes that errors carry: what each means, and what helps.
+
+    Example: balkit errors pool-locked
+    """
+    from balkit.cli.ending import folded
+    from balkit.errors import codes
+
+    known = codes()
+    if code is not None and code not in known:
+        raise typer.BadParameter(f"no error has the code {code}; there are: {', '.join(known)}")
+    shown = {name: known[name] for name in ([code] if code else known)}
+    if as_json:
+        json_out([{"code": name, "means": means, "fix": fix} for name, (means, fix) in shown.items()])
+        return
+    for name, (means, fix) in shown.items():
+        typer.echo(f"{name}\n{indent(folded(means, width=76), '  ')}\n{indent('-> ' + folded(fix, width=73), '  ')}")
 
 
 def _say(check: Check) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from balkit import texts
-from balkit.errors import PoolDamaged, PoolError, PoolLocked
+from balkit.errors import PoolDamaged, PoolError, PoolLocked, PoolMissing
 
 if TYPE_CHECKING:
     import duckdb
@@ -296,7 +296,7 @@ def absent(folder: Path) -> PoolError:
     """The error for a folder without a pool, or without its file."""
     if read_head(folder) is not None:
         return PoolDamaged(f"{folder}: HEAD is there, pool.duckdb is not; restore the folder from a backup")
-    return PoolError(
+    return PoolMissing(
         f"{folder}: no pool here; make one with `balkit add {folder} FILE...` or Pool.create({str(folder)!r})"
     )
 
