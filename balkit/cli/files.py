@@ -91,14 +91,8 @@ def export(
     with opened.held():
         dev = validation_rows(opened, at=found.version)
         background = around(opened, found, pairs=pairs if asked else None, validation=dev)
-    report = write(
-        found,
-        to=named,
-        out=out,
-        validation=dev if dev.height else None,
-        options=options,
-        background=background,
-    )
+    validation = dev if dev.height else None
+    report = write(found, to=named, out=out, validation=validation, options=options, background=background)
     if said := opened.said_of_refused(found.snapshot_id):
         typer.echo(said, err=True)
     if as_json:
