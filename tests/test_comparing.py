@@ -13,6 +13,7 @@ from small import Rule, make_pool, make_recipe
 
 from balkit import recipe as recipes
 from balkit.comparing import Comparison, compare, differences, load, markdown, means
+from balkit.comparing.measuring import needs_students
 from balkit.comparing.summary import interval
 from balkit.errors import RecipeError, RunError
 from balkit.teacher import Scripted
@@ -129,6 +130,15 @@ def test_unequal_rows_or_steps_are_refused(bench: Bench) -> None:
 def test_a_wrong_experiment_says_where(bench: Bench, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         load(bench.write(**changes))
+
+
+def test_students_between_stages_are_trained_only_where_the_recipe_goes_by_them() -> None:
+    by_ifd = {"then": "ifd", "response": "reference"}
+    assert needs_students(make_recipe(select=by_ifd))
+    assert not needs_students(make_recipe(select=by_ifd, stages=1))
+    assert not needs_students(make_recipe(select={"then": "random"}))
+    assert not needs_students(make_recipe(select=by_ifd | {"scorer": "org/small"}))
+    assert needs_students(make_recipe(select=by_ifd | {"scorer": "org/small"}, balance={"policy": "feedback"}))
 
 
 def test_the_interval_is_student_s() -> None:

@@ -119,6 +119,6 @@ class Measuring:
 
 
 def needs_students(recipe: Recipe) -> bool:
-    """Whether what a stage takes depends on the student of the one before."""
-    asks = selection.needs_scores(recipe.select.then) is not None or recipe.balance.policy == "feedback"
-    return asks and recipe.stages > 1
+    """Whether what a stage takes depends on the student of the one before; with a scorer of its own only quotas may."""
+    scored = recipe.select.scorer is None and selection.needs_scores(recipe.select.then) is not None
+    return (scored or recipe.balance.policy == "feedback") and recipe.stages > 1
