@@ -174,6 +174,7 @@ def _teacher(wishes: Wishes) -> str:
         "rationale: # the worked answers that the student learns from",
         f"  instructions: {_quoted(_RATIONALE[wishes.kind])}",
         "synthesis: # the rows that the teacher writes; say here what a row of yours looks like, if you know more",
+        *(["  votes: 0 # a second answer in other words would refuse a right row"] if wishes.kind == "text" else []),
         '  instructions: "Write tasks like those shown: as long, in the same words and form, about the same domain."',
         "caps: # hard: no call is sent that could pass one; raise them and run again to go on",
         f"  calls: {calls}",
