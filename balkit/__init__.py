@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from balkit.comparing import compare as compare
     from balkit.errors import BalkitError as BalkitError
     from balkit.exports import export as export
+    from balkit.pages import write_report as write_report
     from balkit.planning import Plan as Plan
     from balkit.planning import plan as plan
     from balkit.pool import Commit as Commit
@@ -104,6 +105,7 @@ _HOME = {
     "validation_rows": ("balkit.steps", "validation_rows"),
     "Vectors": ("balkit.vectors", "Vectors"),
     "write_examples": ("balkit.synthesize", "write_examples"),
+    "write_report": ("balkit.pages", "write_report"),
 }
 
 __all__ = ["__version__", *_HOME]

@@ -28,7 +28,7 @@ FLOORS = [
     {"assemble", "planning", "results", "scoring", "starting", "health"},
     {"steps", "outlook", "explaining"},
     {"stages", "exports", "report"},
-    {"quickstart"},
+    {"quickstart", "pages"},
     {"comparing"},
     {"cli"},
     {"__main__"},
@@ -53,6 +53,8 @@ KEPT_IN = {
     "math_verify": "answers",
     "py3langid": "languages.py",
     "matplotlib": "figures",
+    "jinja2": "pages",
+    "markupsafe": "pages",
 }
 
 #: What `import balkit` and `import balkit.cli` must not load.
@@ -67,6 +69,8 @@ HEAVY = [
     "sklearn",
     "duckdb",
     "py3langid",
+    "matplotlib",
+    "jinja2",
 ]
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

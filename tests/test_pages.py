@@ -28,7 +28,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from small import make_pool, make_recipe
+from small import Rule, make_pool, make_recipe
 from teacher_server import Say, TeacherServer
 from test_review import ids, rationale
 from test_synthesis_page import Careless
@@ -120,7 +120,21 @@ def of_vectors(folder: Path) -> Iterator[None]:
     assert (folder / "models" / "table").is_dir()
 
 
-READY: dict[str, Ready] = {"pool": of_pool, "rationales": of_rationales, "vectors": of_vectors}
+def of_report(folder: Path) -> Iterator[None]:
+    made = make_pool(folder / "pools" / "math")
+    for name in ("adaptive", "natural"):
+        without = make_recipe(name=name, balance={"policy": name}, select={"first": "k_center", "then": "k_center"})
+        run(made, without, teacher=Scripted(Rule()), train=False)
+    yield
+    assert {"math.html", "plots"} <= {path.name for path in folder.iterdir()}
+
+
+READY: dict[str, Ready] = {
+    "pool": of_pool,
+    "rationales": of_rationales,
+    "report": of_report,
+    "vectors": of_vectors,
+}
 
 
 def nothing(folder: Path) -> Iterator[None]:

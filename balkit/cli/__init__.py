@@ -22,6 +22,7 @@ from balkit.cli import (
     files,
     first,
     pools,
+    reporting,
     reviewing,
     runs,
 )
@@ -33,7 +34,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (beginning, first, pools, domains, audit, choosing, runs, comparing, calls, reviewing, files):
+for commands in (
+    beginning,
+    first,
+    pools,
+    domains,
+    audit,
+    choosing,
+    runs,
+    comparing,
+    calls,
+    reviewing,
+    files,
+    reporting,
+):
     commands.register(app)
 
 

@@ -1,6 +1,20 @@
-"""Figures as files, by matplotlib (extra `report`): the same bytes for the same numbers under the same matplotlib."""
+"""Figures, by matplotlib (extra `report`): the same bytes for the same numbers under the same matplotlib."""
 
 from balkit.figures.arms import arms_figure
 from balkit.figures.domains import balance
+from balkit.figures.look import COLOURS, inline, save, styled
+from balkit.figures.runs import accuracies, money, plane, spreads, tail
 
-__all__ = ["arms_figure", "balance"]
+__all__ = [
+    "COLOURS",
+    "accuracies",
+    "arms_figure",
+    "balance",
+    "inline",
+    "money",
+    "plane",
+    "save",
+    "spreads",
+    "styled",
+    "tail",
+]

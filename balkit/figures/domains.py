@@ -55,12 +55,13 @@ def _rows(axes: Any, drawn: pl.DataFrame) -> None:
     known = [(quota, at) for at, quota in enumerate(drawn["quota"].to_list()) if quota is not None]
     if known:
         axes.scatter(*zip(*known, strict=True), marker="|", s=90, color="black", label="quota", zorder=3)
-    axes.set_yticks(places, [_name(domain) for domain in drawn["domain"]], fontsize=8, parse_math=False)
+    axes.set_yticks(places, [short(domain) for domain in drawn["domain"]], fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set_title("rows by origin, and the quota", fontsize=10)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
 
 
-def _name(domain: str) -> str:
-    plain = "".join(char if char.isprintable() else " " for char in " ".join(domain[: 2 * _NAME].split()))
-    return plain if len(plain) <= _NAME else plain[: _NAME - 1] + "…"
+def short(name: str, chars: int = _NAME) -> str:
+    """A name that can be drawn: in one line, without control characters, cut to so many characters."""
+    plain = "".join(char if char.isprintable() else " " for char in " ".join(name[: 2 * _NAME].split()))
+    return plain if len(plain) <= chars else plain[: chars - 1] + "…"

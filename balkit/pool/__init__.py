@@ -5,6 +5,7 @@ The only room that imports duckdb, and only when a pool is opened.
 
 from balkit.pool.commits import Commit
 from balkit.pool.ingest import AddReport
+from balkit.pool.overview import Overview
 from balkit.pool.reads import View
 from balkit.pool.reviewed import Reviewed
 from balkit.pool.snapshots import Snapshot, SnapshotDraft, SnapshotScan
@@ -15,6 +16,7 @@ __all__ = [
     "ANSWERED",
     "AddReport",
     "Commit",
+    "Overview",
     "Pool",
     "Reviewed",
     "Snapshot",

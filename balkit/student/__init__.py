@@ -13,7 +13,7 @@ from balkit.student.evaluate import asked_of, evaluate
 from balkit.student.generate import generate, prompt_tokens
 from balkit.student.groups import shot
 from balkit.student.journal import Journal
-from balkit.student.measures import Comparison, Interval, compare, confusion, errors, intervals, macro_f1
+from balkit.student.measures import Comparison, Interval, compare, confusion, errors, intervals, macro_f1, wilson
 from balkit.student.model import base
 from balkit.student.ranks import is_main, main_first
 from balkit.student.samples import Sampled, majority, pass_at_k, sampled
@@ -56,4 +56,5 @@ __all__ = [
     "shot",
     "summarise",
     "train",
+    "wilson",
 ]

@@ -463,3 +463,122 @@ SELECT example_id FROM labelled_at($version) AS l
 ANTI JOIN domains_at($version, $domain_set) AS d USING (example_id)
 WHERE NOT retired AND origin = 'source'
 ORDER BY example_id;
+
+-- name: rows_by_stage
+-- The rows that every stage of the runs added, per domain and origin; null asks for all runs.
+SELECT s.run_id, s.stage, r.domain,
+    count(*) FILTER (r.copy = 0 AND r.origin = 'source') AS real,
+    count(*) FILTER (r.copy = 0 AND r.origin = 'synthetic') AS synthetic,
+    count(*) FILTER (r.copy > 0) AS repeats
+FROM snapshots AS s
+JOIN snapshot_entries AS r USING (snapshot_id)
+WHERE $run_id IS NULL OR s.run_id = $run_id
+GROUP BY ALL
+ORDER BY ALL;
+
+-- name: refused_by_stage
+-- What a run's checks refused, by stage, domain, step and reason.
+SELECT stage, domain, step, reason, count(*)::BIGINT AS rows
+FROM decisions
+WHERE run_id = $run_id AND NOT kept AND step <> 'select' AND reason <> 'surplus'
+GROUP BY ALL
+ORDER BY ALL;
+
+-- name: refused_samples
+-- A few of what a run refused for each reason, drawn evenly over domains, with texts cut to $chars.
+WITH turns AS (
+    SELECT *, row_number() OVER (PARTITION BY step, reason, domain ORDER BY example_id, stage) AS turn
+    FROM decisions
+    WHERE run_id = $run_id AND NOT kept AND step <> 'select' AND reason <> 'surplus'
+),
+drawn AS (
+    SELECT * FROM turns
+    QUALIFY row_number() OVER (PARTITION BY step, reason ORDER BY turn, domain, example_id) <= $each
+),
+answered AS (
+    SELECT example_id, reason, min_by(text, rationale_id) AS text
+    FROM rationales SEMI JOIN drawn USING (example_id)
+    WHERE NOT accepted
+    GROUP BY ALL
+)
+SELECT d.step, d.reason, d.stage, d.domain, d.example_id, left(d.detail, $chars) AS detail,
+    left(e.prompt, $chars) AS prompt, left(e.reference, $chars) AS reference, left(a.text, $chars) AS text
+FROM drawn AS d
+LEFT JOIN examples AS e USING (example_id)
+LEFT JOIN answered AS a ON a.example_id = d.example_id AND a.reason = d.reason
+ORDER BY d.step, d.reason, d.turn, d.domain, d.example_id;
+
+-- name: ifd_by_stage
+-- The IFD that a run's stages gave their candidates, and whether the next stage took the candidate.
+WITH taken AS (
+    SELECT DISTINCT s.stage, e.example_id
+    FROM snapshots AS s
+    JOIN snapshot_entries AS r USING (snapshot_id)
+    JOIN examples AS e ON e.number = r.example_number
+    WHERE s.run_id = $run_id
+)
+SELECT v.stage + 1 AS stage, s.value AS ifd, s.reason, t.example_id IS NOT NULL AS taken
+FROM versions AS v
+JOIN scores AS s ON s.added_in = v.version
+LEFT JOIN taken AS t ON t.example_id = s.example_id AND t.stage = v.stage + 1
+WHERE v.run_id = $run_id AND v.step = 'scores' AND s.name = 'ifd'
+ORDER BY v.stage, s.example_id;
+
+-- name: ifd_ranked
+-- The same of the rows that were ranked by IFD, for a run whose scores an earlier one had stored.
+SELECT stage, gain AS ifd, reason, kept AS taken
+FROM decisions
+WHERE run_id = $run_id AND step = 'select' AND method = 'ifd' AND gain IS NOT NULL
+ORDER BY stage, example_id;
+
+-- name: evaluated
+-- The answers of a split by checkpoint and settings: the rows, and the run and stage whose step stored them.
+SELECT e.checkpoint, e.settings, v.run_id, v.stage, count(*) AS rows
+FROM evaluations AS e
+JOIN versions AS v ON v.version = e.added_in
+WHERE e.split = 'eval'
+GROUP BY ALL
+ORDER BY ALL;
+
+-- name: graded
+-- What a checkpoint answered to eval, right or wrong, without the texts.
+SELECT checkpoint, settings, example_id, domain, split, NULL::VARCHAR AS predicted, correct, '' AS text
+FROM evaluations
+WHERE checkpoint = $checkpoint AND settings = $settings AND split = 'eval'
+ORDER BY example_id;
+
+-- name: real_sample
+-- Real train examples in use at a version, those with the lowest ids, which are digests: a random sample.
+SELECT e.example_id, e.prompt, l.domain
+FROM (
+    SELECT example_id, domain FROM labels_at($version) AS l
+    ANTI JOIN (SELECT example_id FROM retirements WHERE added_in <= $version) AS gone USING (example_id)
+    WHERE split = 'train' AND origin = 'source'
+    ORDER BY example_id LIMIT $rows
+) AS l
+JOIN examples AS e USING (example_id)
+ORDER BY e.example_id;
+
+-- name: row_sample
+-- Rows of a run with their lineage and texts cut to $chars, at most $rows of them, drawn evenly over domains; the
+-- $whole prompt only where it is asked for.
+WITH turns AS (
+    SELECT s.snapshot_id, r.*, row_number() OVER (PARTITION BY r.domain ORDER BY r.row_id) AS turn
+    FROM snapshots AS s
+    JOIN snapshot_entries AS r USING (snapshot_id)
+    WHERE s.run_id = $run_id
+),
+kept AS (SELECT * EXCLUDE (added_in) FROM turns ORDER BY turn, domain, row_id LIMIT $rows),
+bought AS (
+    SELECT key, max(purpose) AS purpose, max(model) AS model, sum(cost_microusd)::BIGINT / 1e6 AS cost_usd
+    FROM calls_at((SELECT coalesce(max(version), 0) FROM versions))
+    GROUP BY key
+)
+SELECT k.row_id, k.snapshot_id, k.stage, k.position, k.copy, k.domain, k.origin, e.example_id, e.parents,
+    a.rationale_id, a.author, a.source AS call_key, c.purpose, c.model, c.cost_usd, left(e.prompt, $chars) AS prompt,
+    CASE WHEN $whole THEN e.prompt END AS whole_prompt, left(a.answer, $chars) AS answer, left(a.text, $chars) AS rationale
+FROM kept AS k
+LEFT JOIN examples AS e ON e.number = k.example_number
+LEFT JOIN rationales AS a ON a.number = k.rationale_number
+LEFT JOIN bought AS c ON c.key = a.source
+ORDER BY k.position;

@@ -1,0 +1,182 @@
+"""`balkit report`: one page, whole, small, closed to what stands in the pool, with every section."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+import report_pool
+from small import make_pool
+from typer.testing import CliRunner
+
+from balkit import pages as made
+from balkit.cli import app
+from balkit.errors import RunError
+from balkit.pages import writing
+from balkit.pool import Pool
+
+SECTIONS = ["tail", "quotas", "map", "ifd", "refusals", "money", "accuracy", "lookup", "recipe"]
+_VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements, ids, texts, and what does not fit together."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.problems: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.problems += [f"{tag} is never closed" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> at {self.getpos()} closes nothing")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def ids(self) -> list[str]:
+        return [attrs["id"] or "" for _, attrs in self.found if "id" in attrs]
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return report_pool.make(tmp_path_factory.mktemp("pages") / "pool")
+
+
+@pytest.fixture(scope="module")
+def first(pool: Pool) -> str:
+    """The id of the run that was trained."""
+    return str(pool.snapshots().sort("version")["run_id"][0])
+
+
+@pytest.fixture(scope="module")
+def html(pool: Pool, first: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("html") / "report.html"
+    made.write_report(pool, file, run=first[:10])
+    return file.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_every_element_is_closed_and_every_id_is_its_own(page: Page) -> None:
+    assert page.problems == []
+    assert len(page.ids()) == len(set(page.ids()))
+
+
+def test_every_section_is_there_with_data(page: Page) -> None:
+    assert [attrs["id"] for attrs in page.of("section")] == SECTIONS
+    assert {"tail-pool", "tail-stage-1", "tail-stage-2", "map", "ifd", "money", "accuracy"} <= {
+        name.split("-figure_1")[0] for name in page.ids() if name.endswith("-figure_1")
+    }
+    assert {attrs["data-domain"] for attrs in page.of("tr") if "data-domain" in attrs} == {
+        "fruit", "tool", "bird", report_pool.DOMAIN,
+    }  # fmt: skip
+
+
+def test_a_page_fetches_nothing_and_runs_its_own_script_alone(page: Page, html: str) -> None:
+    assert len(html.encode()) < writing.LIMIT
+    assert {attrs["href"] for attrs in page.of("link")} == {"data:,"}
+    assert not [attrs for _, attrs in page.found if "src" in attrs or any(name.startswith("on") for name in attrs)]
+    assert all((attrs.get("xlink:href") or "#").startswith("#") for _, attrs in page.found)
+    assert not re.search(r"url\((?!#)|@import|https?://", html)
+    (policy,) = (attrs["content"] for attrs in page.of("meta") if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy
+    assert policy.startswith("default-src 'none';")
+    assert "script-src 'sha256-" in policy
+    assert [attrs.get("type") for attrs in page.of("script")] == ["application/json", None]
+
+
+def test_texts_of_the_pool_are_shown_and_never_obeyed(page: Page, html: str) -> None:
+    assert report_pool.SCRIPT not in html
+    assert report_pool.CLOSING not in html
+    assert "{{ 7 * 7 }}" in html
+    assert any(report_pool.CLOSING in text for text in page.texts)  # of a refused worked answer
+    assert "\u202e" not in html
+    assert "[U+202E]" in html
+    assert "\u05e9\u05dc\u05d5\u05dd" in html
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", html)
+
+
+def test_the_rows_to_look_up_are_all_there_and_lead_to_their_calls(html: str, pool: Pool, first: str) -> None:
+    body = re.search(r'<script type="application/json" id="rows">(.*?)</script>', html, re.DOTALL)
+    assert body
+    held = json.loads(body[1])
+    found = pl.DataFrame(held["rows"], schema=held["columns"], orient="row")
+    expected = pool.sql("SELECT row_id, left(call_key, 16) AS call_key FROM lineage WHERE run_id = ?", [first])
+    assert dict(found.select("row_id", "call_key").iter_rows()) == dict(expected.iter_rows())
+
+
+def test_numbers_are_those_of_the_pool(html: str, pool: Pool, first: str) -> None:
+    refused = pool.sql(
+        "SELECT sum(rows)::BIGINT FROM rejections WHERE run_id = ? AND reason <> 'surplus'", [first]
+    ).item()
+    assert f"<dt>Refused</dt><dd><bdi>{refused} rows</bdi>" in html
+    assert "24 of 24 asked for" in html
+    usd = pool.sql("SELECT sum(cost_usd) FROM spend WHERE run_id = ?", [first]).item()
+    assert f"{writing._usd(usd)} in all" in html
+
+
+def test_a_run_without_training_and_a_pool_without_a_run_say_what_is_missing(pool: Pool, tmp_path: Path) -> None:
+    made.write_report(pool, tmp_path / "untrained.html")
+    untrained = (tmp_path / "untrained.html").read_text(encoding="utf-8")
+    assert "No student of this run has answered the eval split" in untrained
+    assert "No candidate of this run has an IFD" in untrained
+    written = made.write_report(make_pool(tmp_path / "pool"), tmp_path / "pool.html")
+    bare = (tmp_path / "pool.html").read_text(encoding="utf-8")
+    assert written.run_id is None
+    assert Page(bare).problems == []
+    for said in ("No run has chosen rows", "Nothing was spent", "No student was trained", "No recipe has run"):
+        assert said in bare
+    made.write_report(Pool.create(tmp_path / "blank"), tmp_path / "blank.html")
+    assert "The pool has no train examples yet" in (tmp_path / "blank.html").read_text(encoding="utf-8")
+
+
+def test_a_page_with_too_many_rows_holds_fewer_and_says_so(
+    pool: Pool, first: str, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_ROWS", 10)
+    written = made.write_report(pool, tmp_path / "few.html", run=first)
+    assert "Of 24 rows 10 can be looked up, drawn evenly over domains." in written.notes
+    assert "10 of 24 rows are in this page" in (tmp_path / "few.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(writing, "LIMIT", len(html.encode()) - 1_000)
+    monkeypatch.setattr(writing, "_ROWS", 24)
+    assert made.write_report(pool, tmp_path / "small.html", run=first).bytes < writing.LIMIT
+
+
+def test_the_command_writes_the_page_beside_the_pool_and_figures_where_they_are_asked_for(
+    pool: Pool, first: str, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(app, ["report", str(pool.path), first[:8], "--plots", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    assert told["file"] == str(pool.path / "report.html")
+    assert Path(told["file"]).stat().st_size == told["bytes"]
+    assert {Path(file).suffix for file in told["plots"]} == {".png", ".svg"}
+    assert all(Path(file).stat().st_size > 1_000 for file in told["plots"])
+
+
+def test_a_run_that_is_not_there_is_named(pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"0 runs of .* have ids that begin with 'zz'; there are: "):
+        made.write_report(pool, tmp_path / "no.html", run="zz")
