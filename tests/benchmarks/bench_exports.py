@@ -4,11 +4,11 @@
 
 For each number of rows (10,000 100,000 1,000,000 unless given) a pool of `corpus.py` with one snapshot of all of them:
 prompts of about 150 characters, worked answers of about 600, and for a tenth of the rows a refused one, which makes a
-pair. `balkit export POOL latest --to TARGET` runs in a process of its own, with no file of the snapshot there yet; peak
-and CPU time (user and system, which a busy machine changes little) are the kernel's (`wait4`), and "nothing" is the
-same process with a target that does not exist: imports and what is read of the pool before. The peers read the
-snapshot's Parquet file and write rows of `messages` once, without limits, lineage, digests, or reading them back. A
-pool in FOLDER is kept and used again.
+pair. `balkit export POOL latest --to TARGET` runs in a process of its own, with no file of the snapshot there yet. CPU
+time is user and system, which a busy machine changes little; the peak is that of resident memory; "nothing" is the same
+process with a target that does not exist: imports, the snapshot's file, and what is read of the pool before. The peers
+read the snapshot's Parquet file and write rows of `messages` once, without limits, lineage, digests, or reading them
+back. A pool in FOLDER is kept and used again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import corpus
 import polars as pl
-from measuring import digits, in_child, table
+from measuring import digits, in_child, peak_mib, table
 
 from balkit import texts
 from balkit.pool import Commit, Pool, SnapshotDraft, answered, training_rows
@@ -34,6 +34,16 @@ SIZES = (10_000, 100_000, 1_000_000)
 TARGETS = ("trl", "trl-dpo", "llamafactory", "mlx", "verl", "openai", "hf", "jsonl", "parquet", "csv")
 PART = 100_000  # examples whose answers are committed together
 REFUSED = 10  # of so many examples one has a refused answer
+
+#: The command line in a process that says at its end how much memory it had.
+LAUNCHED = """
+import atexit, sys
+sys.path.insert(0, sys.argv.pop(1))
+from bench_exports import tell_peak
+atexit.register(tell_peak, sys.argv.pop(1))
+from balkit.cli import main
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -80,16 +90,23 @@ def exported(pool: Path, target: str) -> Took:
     """`balkit export` in a process of its own."""
     with tempfile.TemporaryDirectory(dir=pool.parent) as folder:
         out = Path(folder, "out")
-        command = [sys.executable, "-m", "balkit", "export", str(pool), "latest", "--to", target, "--out", str(out)]
+        peak = Path(folder, "peak")
+        launched = [sys.executable, "-c", LAUNCHED, str(Path(__file__).parent), str(peak)]
+        command = ["export", str(pool), "latest", "--to", target, "--out", str(out)]
         shutil.rmtree(pool / "snapshots", ignore_errors=True)
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen([*launched, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert child.stderr is not None
         said = child.stderr.read()
         _, status, usage = os.wait4(child.pid, 0)
         if status and target != "nothing":
             raise SystemExit(f"{target}: {said}")
         data = sum(file.stat().st_size for file in out.glob(f"{target}/**/*") if file.is_file())
-    return Took(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, data)
+        return Took(usage.ru_utime + usage.ru_stime, float(peak.read_text(encoding="ascii")), data)
+
+
+def tell_peak(file: str) -> None:
+    """Write this process's peak in MiB to a file."""
+    Path(file).write_text(f"{peak_mib():.1f}", encoding="ascii")
 
 
 def by_polars(source: Path, out: Path) -> float:
