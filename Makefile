@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-docs test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
+.PHONY: help quickstart test test-docs pages test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: $(VENV)/.dev  ## the default test suite, one process a core
 
 test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
 	$(BIN)/python -m pytest -m docs
+
+pages: $(VENV)/.dev  ## what docs/ holds that is made from the code
+	$(BIN)/python .ci/keys.py
 
 test-slow: $(VENV)/.slow  ## real models and the real data in BALKIT_REAL_DATA
 	BALKIT_REAL_DATA="$(abspath $(BALKIT_REAL_DATA))" $(BIN)/python -m pytest -m slow --timeout 3600

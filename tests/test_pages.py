@@ -41,6 +41,7 @@ from balkit.teacher import Scripted
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / ".ci"))
 
+import keys  # noqa: E402
 from readme import Replies, script  # noqa: E402
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -211,6 +212,18 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def test_every_query_runs(pool: Pool, query: str) -> None:
     found = pool.sql(query)
     assert found.height > 0 or any(part in query for part in MAY_FIND_NOTHING)
+
+
+# What is made from the code
+
+
+def test_the_tables_of_the_recipes_page_are_those_of_the_code() -> None:
+    assert keys.page() == keys.PAGE.read_text(encoding="utf-8"), "`make pages` makes them again"
+
+
+def test_the_recipes_page_has_every_section() -> None:
+    told = re.findall(r"<!-- keys: (\w+) -->", keys.PAGE.read_text(encoding="utf-8"))
+    assert told == ["recipe", *keys.sections()]
 
 
 # Links

@@ -82,11 +82,17 @@ _LATER_OF_SYNTHESIS = (
 class Recipe(Section):
     """Everything a run does. `run_digest` leaves out what cannot change its data."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    seed: int = Field(default=0, ge=0)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what its runs are called: letters, digits, `_`, `.`, `-`"
+    )
+    seed: int = Field(
+        default=0, ge=0, description="of all that is drawn: choices, samples, the student's first weights, dropout"
+    )
     budget_rows: Positive = Field(description="rows in the final snapshot, repeats included, rejected ones never")
-    stages: Positive = 3
-    fill: tuple[Literal["real", "synthetic", "repeat"], ...] = ("real", "synthetic")
+    stages: Positive = Field(default=3, description="each adds its part of the rows and trains a student anew")
+    fill: tuple[Literal["real", "synthetic", "repeat"], ...] = Field(
+        default=("real", "synthetic"), description="where a domain's rows come from, in this order; real goes first"
+    )
     domain_set: str | None = Field(
         default=None, description="a set of domains of the pool (`balkit discover`) instead of the labels' own"
     )

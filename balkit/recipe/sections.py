@@ -64,7 +64,7 @@ class Balance(Section):
         "effective_number",
         "weights",
         "feedback",
-    ] = "adaptive"
+    ] = Field(default="adaptive", description="docs/balance.md has their formulas")
     exponent: float = Field(
         default=0.5, ge=0, le=1, description="policy temperature: share ~ n_d ** exponent; 1 is natural, 0 is uniform"
     )
@@ -180,15 +180,15 @@ class Vectors(Section):
 class Answers(Section):
     """What a final answer is, and so how it is parsed and compared (`answers`)."""
 
-    kind: Kind = "text"
+    kind: Kind = Field(default="text", description="a label, a letter, a number, an expression, or a short text")
     labels: tuple[str, ...] = Field(default=(), description="kind label: the label set; empty means the domains' names")
 
 
 class Price(Section):
     """US dollars per million tokens."""
 
-    input_usd_per_mtok: float = Field(ge=0)
-    output_usd_per_mtok: float = Field(ge=0)
+    input_usd_per_mtok: float = Field(ge=0, description="of what the teacher reads")
+    output_usd_per_mtok: float = Field(ge=0, description="of what it writes, reasoning included")
 
 
 class Teacher(Section):
@@ -196,12 +196,16 @@ class Teacher(Section):
 
     name: str = Field(default="teacher", description="the endpoint's name, part of every call's key")
     transport: Literal["litellm", "batch", "recorded", "offline"] = Field(
-        default="litellm", description="batch: the provider's batch API, at half the price and within a day"
+        default="litellm",
+        description="litellm: any model or server that LiteLLM knows; batch: a provider's batch API, half the price, "
+        "within a day; recorded: replies of a file; offline: the quickstart's rules",
     )
     model: str = Field(
         default="", description="litellm: a model string such as openai/gpt-4o-mini or ollama/llama3; batch: openai/..."
     )
-    base_url: str | None = None
+    base_url: str | None = Field(
+        default=None, description="litellm, batch: of a server of your own; no passwords in it"
+    )
     api_key_env: str | tuple[str, ...] | None = Field(
         default=None, description="the environment variable that holds the key; of several, the keys are used in turn"
     )
@@ -213,12 +217,12 @@ class Teacher(Section):
         default=None, description="recorded: a JSONL file of earlier replies, relative to the recipe"
     )
     price: Price | Literal["free"] | None = Field(default=None, description="overrides the shipped table")
-    concurrency: Positive = 8
+    concurrency: Positive = Field(default=8, description="litellm: requests in flight at most")
     rpm: Positive | None = Field(default=None, description="requests a minute, never passed; none: as 429s teach")
     tpm: Positive | None = Field(
         default=None, description="tokens a minute, never passed: of each request its estimated prompt and max_tokens"
     )
-    timeout_s: float = Field(default=120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0, description="seconds that one attempt may take")
     tries: Positive = Field(default=4, description="attempts for a transient failure before the run pauses")
 
     @field_validator("base_url")
@@ -261,11 +265,11 @@ class Teachers(Section):
     an example's first try is the cheap one's; votes of the other count where the cheap one's do not agree.
     """
 
-    synthesis: Teacher | None = None
-    rationale: Teacher | None = None
-    rationale_first: Teacher | None = None
-    vote: Teacher | None = None
-    vote_first: Teacher | None = None
+    synthesis: Teacher | None = Field(default=None, description="writes examples")
+    rationale: Teacher | None = Field(default=None, description="works out answers")
+    rationale_first: Teacher | None = Field(default=None, description="gets the first try at an example")
+    vote: Teacher | None = Field(default=None, description="answers written examples a second time")
+    vote_first: Teacher | None = Field(default=None, description="votes first; the other where these do not agree")
 
     def named(self) -> dict[str, Teacher]:
         """Those that are given."""
@@ -290,8 +294,8 @@ class Rationale(Section):
         ge=0,
         description="for an example without a reference: answers asked for, of which more than half must agree",
     )
-    max_tokens: Positive = 512
-    temperature: float = Field(default=0.7, ge=0, le=2)
+    max_tokens: Positive = Field(default=512, description="of one reply, reasoning included")
+    temperature: float = Field(default=0.7, ge=0, le=2, description="of worked answers, and of votes on written rows")
     instructions: str = Field(default="", description="added to the request: what a good worked answer looks like")
 
     @model_validator(mode="after")
@@ -334,8 +338,8 @@ class Synthesis(Section):
     calls_per_row: float = Field(
         default=2.0, gt=0, description="a domain's sub-budget: synthesis calls x per_call for every row that is missing"
     )
-    max_tokens: Positive = 1024
-    temperature: float = Field(default=1.0, gt=0, le=2)
+    max_tokens: Positive = Field(default=1024, description="of one reply, reasoning included")
+    temperature: float = Field(default=1.0, gt=0, le=2, description="of written examples")
     instructions: str = Field(default="", description="added to the request: what an example of this task looks like")
     near_duplicate: float = Field(
         default=0.9, gt=0, le=1, description="token similarity from which a text is a near duplicate"
@@ -387,24 +391,24 @@ class Synthesis(Section):
 class Limits(Section):
     """Caps; rejected and failed work counts."""
 
-    calls: Positive | None = None
-    tokens: Positive | None = None
-    usd: float | None = Field(default=None, gt=0)
+    calls: Positive | None = Field(default=None, description="attempts that are or may be charged")
+    tokens: Positive | None = Field(default=None, description="read and written")
+    usd: float | None = Field(default=None, gt=0, description="US dollars")
 
 
 class Caps(Limits):
     """Caps of the whole run, of every stage and of every domain."""
 
-    per_stage: Limits = Limits()
-    per_domain: Limits = Limits()
+    per_stage: Limits = Field(default=Limits(), description="of each stage")
+    per_domain: Limits = Field(default=Limits(), description="of each domain, over all stages")
 
 
 class Lora(Section):
     """Low-rank adapters (the paper: r 8, alpha 16, dropout 0.1)."""
 
-    r: Positive = 8
-    alpha: Positive = 16
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    r: Positive = Field(default=8, description="rank")
+    alpha: Positive = Field(default=16, description="the adapters' output is scaled by alpha / r")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="on the adapters' input, in training")
     quantize: Literal["4bit"] | None = Field(default=None, description="QLoRA; needs bitsandbytes and a GPU")
 
 
@@ -415,13 +419,13 @@ class Student(Section):
         default="small", description="small: built from the sizes below; else a hub name or a local folder"
     )
     gguf_file: str | None = Field(default=None, description="the file in `base`, where its weights are GGUF")
-    layers: Positive = 2
-    width: Positive = 128
-    heads: Positive = 4
+    layers: Positive = Field(default=2, description="base small: transformer layers")
+    width: Positive = Field(default=128, description="base small: of the hidden state, a multiple of heads")
+    heads: Positive = Field(default=4, description="base small: attention heads")
     vocabulary: Positive = Field(
-        default=2000, description="BPE tokens, learned from the pool's train prompts and references"
+        default=2000, description="base small: BPE tokens, learned from the pool's train prompts and references"
     )
-    context: Positive = Field(default=256, description="positions, in tokens")
+    context: Positive = Field(default=256, description="base small: positions, in tokens")
     lora: Lora | None = None
 
     @model_validator(mode="after")
@@ -443,15 +447,19 @@ class EarlyStopping(Section):
 class Train(Section):
     """The training loop (`student.train`)."""
 
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0, description="passes over the snapshot's rows")
     max_steps: Positive | None = Field(default=None, description="stops earlier, whatever `epochs` says")
-    lr: float = Field(default=2e-4, gt=0)
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    batch_size: Positive = Field(default=16, description="rows")
+    lr: float = Field(default=2e-4, gt=0, description="learning rate of AdamW, at its highest")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="constant", description="of the learning rate after the warm-up; cosine and linear end at 0"
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="steps in which the learning rate rises from 0")
+    weight_decay: float = Field(default=0.0, ge=0, description="not of norms and biases")
+    batch_size: Positive = Field(default=16, description="rows of a step")
     max_length: Positive = Field(default=1024, description="tokens; a longer row is an error before training")
-    over_length: Literal["error", "drop"] = "error"
+    over_length: Literal["error", "drop"] = Field(
+        default="error", description="drop leaves longer rows out and says so"
+    )
     threads: Positive | None = Field(default=None, description="CPU threads; the same number gives the same weights")
     pass_tokens: Positive = Field(
         default=16_384,
@@ -481,6 +489,6 @@ class Train(Section):
 class Evaluate(Section):
     """How a checkpoint is measured on the eval split (`student.evaluate`)."""
 
-    max_new_tokens: Positive = 256
-    batch_size: Positive = 32
+    max_new_tokens: Positive = Field(default=256, description="of an answer")
+    batch_size: Positive = Field(default=32, description="rows that are answered at once")
     limit_per_domain: Positive | None = Field(default=None, description="first so many by id, for quick looks")
