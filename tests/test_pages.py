@@ -33,7 +33,7 @@ from teacher_server import Say, TeacherServer
 from test_review import ids, rationale
 from test_synthesis_page import Careless
 
-from balkit import frames
+from balkit import errors, frames
 from balkit.pool import Commit, Pool
 from balkit.stages import run
 from balkit.teacher import Scripted
@@ -224,6 +224,11 @@ def test_the_tables_of_the_recipes_page_are_those_of_the_code() -> None:
 def test_the_recipes_page_has_every_section() -> None:
     told = re.findall(r"<!-- keys: (\w+) -->", keys.PAGE.read_text(encoding="utf-8"))
     assert told == ["recipe", *keys.sections()]
+
+
+def test_the_page_of_errors_has_every_code_in_order() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)$", text, re.MULTILINE) == list(errors.codes())
 
 
 # Links
