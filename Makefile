@@ -24,6 +24,7 @@ test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
 
 pages: $(VENV)/.dev  ## what docs/ holds that is made from the code
 	$(BIN)/python .ci/keys.py
+	$(BIN)/python .ci/figure.py
 
 test-slow: $(VENV)/.slow  ## real models and the real data in BALKIT_REAL_DATA
 	BALKIT_REAL_DATA="$(abspath $(BALKIT_REAL_DATA))" $(BIN)/python -m pytest -m slow --timeout 3600
