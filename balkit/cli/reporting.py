@@ -24,6 +24,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The file; report.html in the pool's folder if not given.", metavar="FILE.html")
     ] = None,
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option(help="Two runs side by side, with paired differences.", metavar="RUN RUN")
+    ] = None,
     plots: Annotated[
         Path | None, typer.Option(help="A folder for the figures as PNG and SVG.", metavar="FOLDER")
     ] = None,
@@ -36,7 +39,7 @@ def report(
     from balkit.pages import write_report
     from balkit.pool import Pool
 
-    written = write_report(Pool.open(pool), out, run=run, plots=plots)
+    written = write_report(Pool.open(pool), out, run=run, compare=compare, plots=plots)
     if as_json:
         json_out(
             {

@@ -29,7 +29,7 @@ _STYLE = {
     "text.color": COLOURS["ink"],
     "axes.labelcolor": COLOURS["ink"],
     "axes.edgecolor": COLOURS["faint"],
-    "axes.titlesize": 9,
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.color": COLOURS["ink"],

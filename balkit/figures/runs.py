@@ -53,7 +53,7 @@ def plane(points: Mapping[str, Points], *, explained: float) -> Any:
     """The map: points of the pool, of the rows taken from it, and of written ones; `explained` is a fraction 0-1."""
     figure, axes = blank(5.2, 4.6)
     looks = {
-        "pool": ("faint", ".", 9, "real, not taken"),
+        "pool": ("repeats", "x", 9, "real, not taken"),
         "head": ("real", "o", 11, "real, taken, head domains"),
         "tail": ("chosen", "s", 11, "real, taken, tail domains"),
         "synthetic": ("synthetic", "^", 15, "synthetic"),
@@ -61,7 +61,9 @@ def plane(points: Mapping[str, Points], *, explained: float) -> Any:
     for name, (colour, mark, size, label) in looks.items():
         if len(points.get(name, ())):
             x, y = np.asarray(points[name]).T
-            drawn = axes.scatter(x, y, s=size, marker=mark, color=COLOURS[colour], linewidths=0, label=label)
+            drawn = axes.scatter(
+                x, y, s=size, marker=mark, color=COLOURS[colour], linewidths=0.6 * (mark == "x"), label=label
+            )
             drawn.set_gid(f"keep-map-{name}")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -108,6 +110,19 @@ def accuracies(students: Sequence[tuple[str, Mapping[str, tuple[float, float, fl
     axes.set_ylim(bottom=0)
     axes.set_ylabel("accuracy, %")
     axes.legend()
+    return figure
+
+
+def differences(parts: Sequence[tuple[str, float, float, float]]) -> Any:
+    """Differences of accuracy in points with their intervals; values are fractions."""
+    figure, axes = blank(5.2, 0.7 + 0.32 * len(parts))
+    values = [100 * value for _, value, _, _ in parts]
+    spread = [[100 * abs(value - ends[side]) for _, value, *ends in parts] for side in (0, 1)]
+    axes.axvline(0, color=COLOURS["faint"], linewidth=1)
+    axes.errorbar(values, range(len(parts)), xerr=spread, fmt="o", color=COLOURS["real"], capsize=3, markersize=4)
+    axes.set_yticks(range(len(parts)), [short(name, 18) for name, *_ in parts], parse_math=False)
+    axes.set_ylim(len(parts) - 0.5, -0.5)
+    axes.set_xlabel("points")
     return figure
 
 

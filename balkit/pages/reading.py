@@ -102,7 +102,10 @@ class Run:
 
     @cached_property
     def head(self) -> frozenset[str]:
-        """The domains whose quotas of all stages real examples could meet."""
+        """The domains whose quotas of all stages real examples could meet; without quotas those of an even share."""
+        if self.recipe is None and self.quotas.is_empty():
+            even = sum(self.counts.values()) / max(len(self.counts), 1)
+            return frozenset(domain for domain, rows in self.counts.items() if rows >= even)
         asked = self._scheduled() if self.recipe else self.quotas
         summed = asked.group_by("domain").agg(pl.col("quota").sum())
         return frozenset(domain for domain, rows in summed.iter_rows() if rows <= self.counts.get(domain, 0))

@@ -57,7 +57,7 @@ def of_map(run: Run | None, pool: Pool) -> Section:
     figure = figures.plane(groups, explained=explained)
     return {
         "figures": [drawn("map", figure, "Prompts by their vectors, in two dimensions")],
-        "encoder": section.encoder + (f" {section.model.rsplit('/', 1)[-1]}" if section.model else ""),
+        "encoder": " ".join([section.encoder, *(section.model or "").split("/")[-2:]]).strip(),
         "layers": [{"name": name, "points": len(of)} for name, of in groups.items() if of],
         "note": " ".join(part for part in note if part),
         "explained": explained,

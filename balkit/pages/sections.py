@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -66,7 +67,7 @@ def of_tail(run: Run | None, coverage: pl.DataFrame) -> Section:
         "stages": list(after),
         "most": most,
         "top": max([1, *(row["after"][-1] for row in rows if row["after"])]),
-        "by_run": run is not None,
+        "by_run": run is not None and not run.quotas.is_empty(),
     }
 
 
@@ -168,8 +169,23 @@ def of_refusals(run: Run | None, *, each: int, chars: int) -> Section:
         same = (pl.col("step") == one["step"]) & (pl.col("reason") == one["reason"])
         common = run.refused.filter(same).group_by("domain").agg(pl.col("rows").sum())
         worst = common.sort("rows", "domain", descending=[True, False]).head(4).iter_rows()
-        groups.append(one | {"worst": list(worst), "samples": samples.filter(same).to_dicts()})
+        groups.append(
+            one | {"worst": list(worst), "samples": [_sample(row, chars) for row in samples.filter(same).to_dicts()]}
+        )
     return {"groups": groups, "total": int(run.refused["rows"].sum()), "each": each, "chars": chars}
+
+
+def _sample(row: dict[str, Any], chars: int) -> dict[str, Any]:
+    """A refused row, its detail taken apart where it is JSON."""
+    try:
+        parts = json.loads(row["detail"] or "")
+    except ValueError:
+        parts = None
+    named = list(parts.items()) if isinstance(parts, dict) else []
+    said = [(key.replace("_", " "), value if isinstance(value, str) else json.dumps(value)) for key, value in named]
+    short = [(key, value if len(value) <= chars else value[: chars - 1] + "…") for key, value in said]
+    plain = None if named or not row["detail"] else row["detail"][:chars]
+    return row | {"detail": plain, "parts": short}
 
 
 def of_money(run: Run | None) -> Section:
@@ -219,7 +235,7 @@ def of_accuracy(run: Run | None, *, students: Students, others: Sequence[Mapping
     shown = [before, *stages] if before else stages
     answered = [name for name in run.domains if any(name in one.by_domain for one in shown)]
     names, note = few(answered, MOST_CELLS // len(shown))
-    counts: dict[str, int] = dict(run.rows.group_by("domain").agg(pl.sum_horizontal(*_ADDED).sum()).iter_rows())
+    counts = rows_by_domain(run)
     points = [(one.name, {k: (i.value, i.low, i.high) for k, i in one.overall.items()}) for one in shown]
     arms = [one for one in (_arm(students, other, head=run.head) for other in others) if one is not None]
     beside = [replace(stages[-1], name=f"{run.name} (this run)"), *arms] if arms else []
@@ -236,6 +252,11 @@ def of_accuracy(run: Run | None, *, students: Students, others: Sequence[Mapping
         "base": before is not None,
         "note": note,
     }
+
+
+def rows_by_domain(run: Run) -> dict[str, int]:
+    """All rows of a run."""
+    return dict(run.rows.group_by("domain").agg(pl.sum_horizontal(*_ADDED).sum()).iter_rows())
 
 
 def _arm(students: Students, other: Mapping[str, Any], *, head: frozenset[str]) -> Answers | None:

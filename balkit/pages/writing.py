@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 
 from balkit import figures
-from balkit.errors import BalkitError, need
+from balkit.errors import BalkitError, RunError, need
+from balkit.pages import comparing, sections
 from balkit.pages import rows as of_rows
-from balkit.pages import sections
 from balkit.pages.accuracy import Students
 from balkit.pages.reading import Run, named, runs_known
 from balkit.pages.sections import Section
@@ -52,12 +52,14 @@ def write_report(
     out: str | Path | None = None,
     *,
     run: str | None = None,
+    compare: tuple[str, str] | None = None,
     plots: str | Path | None = None,
 ) -> Written:
     """Write one page of HTML, below 3 MB, that opens without a network: what a run did with a pool, and what it cost.
 
     out      the file; `report.html` in the pool's folder if not given
     run      a run's id, its beginning or `latest`; the newest if not given. Without any run the page shows the pool
+    compare  two runs, set side by side with paired differences; the page is of the second unless `run` is given
     plots    a folder for the figures as PNG and SVG
 
     Where there is more than a page holds it shows a part, and says so. Vectors that the map needs and the pool lacks
@@ -66,8 +68,11 @@ def write_report(
     need("jinja2", extra="report")
     file = Path(out) if out is not None else pool.path / "report.html"
     with figures.styled(), pool.held():
-        run_id = named(pool, run)
-        told = _gathered(pool, run_id)
+        pair = [name for one in compare or () if (name := named(pool, one)) is not None]
+        if compare is not None and len(pair) < 2:
+            raise RunError(f"{pool.path}: no run has chosen rows yet, so there is nothing to compare")
+        run_id = named(pool, run) if run is not None or not pair else pair[1]
+        told = _gathered(pool, run_id, pair=pair)
         html, shown = _rendered(told)
         saved = _plots(told, Path(plots)) if plots is not None else ()
     write(file, html)
@@ -96,13 +101,15 @@ def _sign(char: str) -> str:
     return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else f"[U+{code:04X}]"
 
 
-def _gathered(pool: Pool, run_id: str | None) -> dict[str, Any]:
+def _gathered(pool: Pool, run_id: str | None, *, pair: list[str]) -> dict[str, Any]:
     """All sections of a page but the list of rows, with the head of it."""
     calls, coverage = calls_of(pool), pool.coverage()
     run = None if run_id is None else Run.of(pool, run_id, calls=calls)
     students = Students(pool)
     others = _others(pool, run_id)
+    both = [run if run and name == run_id else Run.of(pool, name, calls=calls) for name in pair]
     parts = {
+        "compare": comparing.of_two(both[0], both[1], students=students) if both else {"names": []},
         "tail": sections.of_tail(run, coverage),
         "quotas": sections.of_quotas(run),
         "map": of_rows.of_map(run, pool),
@@ -152,7 +159,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    surroundings.filters |= {"percent": _percent, "usd": _usd, "count": lambda n: f"{n:,}", "cut": _cut}
+    surroundings.filters |= {"percent": _percent, "usd": _usd, "count": lambda n: f"{n:,}", "rows": _rows, "cut": _cut}
     return surroundings.get_template("report.html")
 
 
@@ -175,6 +182,10 @@ def _csp() -> str:
 
 def _percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row" + ("" if number == 1 else "s")
 
 
 def _usd(amount: float | None) -> str:
@@ -221,7 +232,7 @@ def _facts(pool: Pool, run: Run | None, coverage: pl.DataFrame) -> list[tuple[st
         ("Run", f"{run.name}, {len(run.stages)} of {run.stages_asked} stages"),
         ("Rows", f"{int(run.snapshots['rows'][-1]):,}{asked}: {kinds}"),
         ("Share of the pool taken", f"{100 * share:.0f} % of its real examples"),
-        ("Refused", f"{run.refused['rows'].sum():,} rows"),
+        ("Refused", _rows(int(run.refused["rows"].sum()))),
         ("Teacher", f"{run.calls.height:,} requests, {_usd(cost)}"),
     ]
 

@@ -28,7 +28,8 @@ class Overview:
     def refused_samples(self, run_id: str, *, each: int, chars: int) -> pl.DataFrame:
         """At most `each` refused rows a reason: step, reason, stage, domain, example_id, detail and texts.
 
-        The texts are prompt, reference and text (of the refused worked answer), null where nothing was kept.
+        The texts are prompt, reference and text (of the refused worked answer), cut to so many characters, null where
+        nothing was kept; `detail` is a sentence, or JSON.
         """
         return self._ask("refused_samples", run_id=run_id, each=each, chars=chars)
 
@@ -57,6 +58,10 @@ class Overview:
         `prompt`, `answer` and `rationale` are cut to so many characters; `whole_prompt` is null unless `whole`.
         """
         return self._ask("row_sample", run_id=run_id, rows=rows, chars=chars, whole=whole)
+
+    def shared_examples(self, first: str, second: str) -> dict[str, int]:
+        """How many examples two runs took: `first`, `second`, and `both` of them."""
+        return self._ask("shared_examples", first=first, second=second).row(0, named=True)
 
     def _ask(self, name: str, **params: object) -> pl.DataFrame:
         with database.reading(self.folder) as con:

@@ -25,7 +25,9 @@ const value = (row, at) => {
   return text !== "" && Number.isFinite(number) ? number : fold(text);
 };
 for (const table of all("table")) {
+  const numeric = [...(table.tBodies[0].rows[0]?.cells ?? [])].map((cell) => cell.classList.contains("n"));
   all("thead th", table).forEach((head, at) => {
+    head.classList.toggle("n", numeric[at] === true);
     if (!head.textContent.trim()) return;
     head.setAttribute("aria-sort", "none");
     head.tabIndex = 0;
@@ -107,7 +109,7 @@ typed($("row-search"), (wanted) => {
   const found = parts.length ? held.rows.filter((_, at) => parts.every((part) => texts[at].includes(part))) : [];
   $("row-results").replaceChildren(...found.slice(0, MOST).map(shown));
   const more = found.length > MOST ? `, the first ${MOST} are shown` : "";
-  $("row-count").value = parts.length ? `${found.length} of ${held.rows.length} rows${more}` : "";
+  $("row-count").value = parts.length ? `${found.length.toLocaleString("en")} of ${held.rows.length.toLocaleString("en")} rows${more}` : "";
 });
 
 // What a bar says.

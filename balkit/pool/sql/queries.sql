@@ -501,7 +501,7 @@ answered AS (
     WHERE NOT accepted
     GROUP BY ALL
 )
-SELECT d.step, d.reason, d.stage, d.domain, d.example_id, left(d.detail, $chars) AS detail,
+SELECT d.step, d.reason, d.stage, d.domain, d.example_id, left(d.detail, 50000) AS detail,
     left(e.prompt, $chars) AS prompt, left(e.reference, $chars) AS reference, left(a.text, $chars) AS text
 FROM drawn AS d
 LEFT JOIN examples AS e USING (example_id)
@@ -582,3 +582,19 @@ LEFT JOIN examples AS e ON e.number = k.example_number
 LEFT JOIN rationales AS a ON a.number = k.rationale_number
 LEFT JOIN bought AS c ON c.key = a.source
 ORDER BY k.position;
+
+-- name: shared_examples
+-- Of the examples that two runs took: those of the first, of the second, and of both.
+WITH taken AS (
+    SELECT DISTINCT s.run_id, r.example_number
+    FROM snapshots AS s
+    JOIN snapshot_entries AS r USING (snapshot_id)
+    WHERE s.run_id IN ($first, $second)
+),
+runs AS (
+    SELECT example_number, bool_or(run_id = $first) AS in_first, bool_or(run_id = $second) AS in_second
+    FROM taken GROUP BY example_number
+)
+SELECT count(*) FILTER (in_first) AS first, count(*) FILTER (in_second) AS second,
+    count(*) FILTER (in_first AND in_second) AS both
+FROM runs;
