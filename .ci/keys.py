@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from balkit.recipe import Recipe
+from balkit.recipe.sections import OwnMethod
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
 _TABLE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -77,6 +78,8 @@ def _values(field: FieldInfo) -> str:
 
 def _of_type(kind: Any) -> str:
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if kind is OwnMethod:
+        return "a `.py` file ([extending.md](extending.md))"
     if origin is Annotated:
         return ", ".join([_of_type(inside[0]), *filter(None, map(_bound, getattr(inside[1], "metadata", ())))])
     if origin is Literal:

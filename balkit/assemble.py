@@ -20,7 +20,7 @@ import polars as pl
 
 from balkit import balance, frames, selection, synthesize, texts
 from balkit.pool import ANSWERED, training_rows
-from balkit.recipe import Method, Select, Synthesis
+from balkit.recipe import Select, Synthesis
 from balkit.synthesize import examples_for
 from balkit.within import Within
 
@@ -193,7 +193,7 @@ def rank(
 class _Ask:
     """How one domain is ranked, what was taken of it before, and the last student's SCORES."""
 
-    method: Method
+    method: str
     seed: int
     stage: int
     taken: pl.DataFrame

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 
 import polars as pl
 
-from balkit import answers, balance, frames, verify
+from balkit import answers, balance, frames, selection, verify
 from balkit.errors import RunError
 from balkit.pool import Pool, Reviewed, View
 from balkit.recipe import Recipe
@@ -48,6 +48,7 @@ class Basis:
         snapshot is refused by the same ones, whatever rule they were made by. Raises `RunError` for a recipe's
         `domain_set` that is not there at that version, or that lacks examples, and for a `balance.within` that is not.
         """
+        _refuse_scored_first(recipe.select.first)
         known = frames.CALLS.empty() if calls is None else calls
         told = frames.DECISIONS.empty() if decisions is None else decisions
         with pool.held():
@@ -205,4 +206,12 @@ def _refuse_unknown(view: View, domain_set: str) -> None:
         raise RunError(
             f"domain_set {domain_set!r} has no domain for {len(lacking)} examples that came later, such as "
             f"{lacking[0][:12]}; `balkit discover --name {domain_set}` gives them one"
+        )
+
+
+def _refuse_scored_first(method: str) -> None:
+    """Of a recipe's own methods the recipe itself says so; of one in a file only the file can."""
+    if selection.needs_scores(method) is not None:
+        raise RunError(
+            f"select.first: {method} reads a student's scores, and stage 1 has no student; use it as select.then"
         )

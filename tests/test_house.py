@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "balkit"
 #: From the ground up. A room imports from lower floors only, so rooms on one floor do not know each other.
 FLOORS = [
     {"errors"},
-    {"texts", "frames", "assets", "tokens", "events", "languages", "figures"},
+    {"texts", "frames", "assets", "tokens", "events", "languages", "figures", "own"},
     {"recipe"},
     {"answers", "diversity", "duplicates"},
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},

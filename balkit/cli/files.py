@@ -63,7 +63,7 @@ def export(
 
     Example: balkit export pools/math 3f2a9c1b7d10-s3 --to trl,hf --out exports --tokenizer models/student
     """
-    from balkit.exports import ALL, TARGETS, Options, around
+    from balkit.exports import ALL, Options, around, target_of
     from balkit.exports import export as write
     from balkit.pool import Pool
     from balkit.recipe import load
@@ -87,7 +87,7 @@ def export(
         overwrite=overwrite,
     )
     named = [name.strip() for name in to.split(",") if name.strip()]
-    asked = any(name == ALL or (name in TARGETS and TARGETS[name].paired) for name in named)
+    asked = any(name == ALL or ((one := target_of(name)) and one.paired) for name in named)
     with opened.held():
         dev = validation_rows(opened, at=found.version)
         background = around(opened, found, pairs=pairs if asked else None, validation=dev)

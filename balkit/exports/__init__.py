@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 
+from balkit import own
 from balkit.errors import ExportError
 from balkit.exports import (
     axolotl,
@@ -37,7 +38,7 @@ from balkit.exports import (
     verl,
 )
 from balkit.exports.background import Background, around
-from balkit.exports.material import Material, Target
+from balkit.exports.material import Limit, Material, Target
 from balkit.exports.report import build
 from balkit.exports.rows import (
     PROVENANCE,
@@ -53,7 +54,18 @@ from balkit.exports.rows import (
 from balkit.frames import SNAPSHOT_ROWS
 from balkit.pool import Snapshot, SnapshotScan
 
-__all__ = ["TARGETS", "Background", "ExportReport", "Options", "around", "export"]
+__all__ = [
+    "TARGETS",
+    "Background",
+    "ExportReport",
+    "Limit",
+    "Material",
+    "Options",
+    "Target",
+    "around",
+    "export",
+    "target_of",
+]
 
 #: Every target by name.
 TARGETS: Mapping[str, Target] = {
@@ -132,7 +144,8 @@ def export(
     """Write a snapshot for the targets named in `to`, each into `out/<target>/`, all or nothing.
 
     One of `Pool.scan` stays on disk: then memory grows with the rows by their ids only.
-    `to` may be `all`: every target that can take these rows. `validation` holds SNAPSHOT_ROWS from the pool's dev
+    `to` may be `all`: every target that can take these rows. A path that ends in .py is a file with a `Target` of your
+    own, whose folder is called as the file is. `validation` holds SNAPSHOT_ROWS from the pool's dev
     split. A row whose prompt stands in the train part is left out of the validation part, and so is one of a family
     (`background.parents`) that has a row in the train part. The same snapshot and options give the same bytes under
     the same package versions. With `options.check` the targets' own loaders read the files before any is placed.
@@ -148,10 +161,11 @@ def export(
             raise ExportError(
                 f"snapshot {snapshot.snapshot_id}: no row is left to export ({reasons or 'the snapshot has no rows'})"
             )
-        refusals = {name: why for name in named or TARGETS if (why := TARGETS[name].refusal(material))}
+        asked = named or TARGETS
+        refusals = {name: why for name, target in asked.items() if (why := target.refusal(material))}
         if refusals and named:
             raise ExportError("; ".join(f"{name} {why}" for name, why in refusals.items()))
-        targets = {name: TARGETS[name] for name in named or TARGETS if name not in refusals}
+        targets = {name: target for name, target in asked.items() if name not in refusals}
         return _write(material, targets=targets, left_out=refusals, out=Path(out))
 
 
@@ -240,14 +254,24 @@ def _lineage(material: Material) -> files.Rows:
     return lineage
 
 
-def _named(to: Sequence[str]) -> list[str]:
-    """The targets asked for, each once; empty for all of them."""
+def target_of(name: str) -> Target | None:
+    """The target of a name, or the one in a Python file; None for a name that is not known."""
+    return own.object_of(name, Target) if name.endswith(own.SUFFIX) else TARGETS.get(name)
+
+
+def _named(to: Sequence[str]) -> dict[str, Target]:
+    """The targets asked for, by the names of their folders; empty for all of them."""
     named = [to] if isinstance(to, str) else list(dict.fromkeys(to))
-    unknown = [name for name in named if name not in TARGETS and name != ALL]
+    found = {name: target_of(name) for name in named if name != ALL}
+    unknown = [name for name, target in found.items() if target is None]
     if unknown or not named:
         asked = ", ".join(repr(name) for name in unknown) or "none was named"
-        raise ExportError(f"unknown export target: {asked}; known: {', '.join([*TARGETS, ALL])}")
-    return [] if ALL in named else named
+        raise ExportError(f"unknown export target: {asked}; known: {', '.join([*TARGETS, ALL])}, or a Python file")
+    by_folder = [Path(name).stem if name.endswith(own.SUFFIX) else name for name in found]
+    twice = sorted({name for name in by_folder if by_folder.count(name) > 1 or (name in TARGETS and name not in found)})
+    if twice:
+        raise ExportError(f"{twice[0]}: two targets would have one folder of that name; rename the file")
+    return {} if ALL in named else dict(zip(by_folder, filter(None, found.values()), strict=True))
 
 
 def _sound(options: Options) -> None:

@@ -109,6 +109,9 @@ def published(material: Material) -> Recipe | None:
             "teacher": _unplaced(recipe.teacher),
             "teachers": recipe.teachers.model_copy(update=others),
             "vectors": recipe.vectors.model_copy(update={"model": _name(recipe.vectors.model)}),
+            "select": recipe.select.model_copy(
+                update={key: _name(getattr(recipe.select, key)) for key in ("first", "then", "scorer")}
+            ),
             "student": recipe.student.model_copy(update={"base": _name(recipe.student.base)}),
             "card": stated(material),
         }

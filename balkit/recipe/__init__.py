@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from balkit import texts
+from balkit import own, texts
 from balkit.errors import RecipeError
 from balkit.recipe.card import Card
 from balkit.recipe.sections import (
@@ -171,6 +171,9 @@ class Recipe(Section):
             if getattr(self.rationale, name) == Rationale.model_fields[name].default:
                 del body["rationale"][name]
         body["train"] = self.train.settings()
+        for key in ("first", "then"):
+            if body["select"][key].endswith(own.SUFFIX):
+                body["select"][key] = f"{Path(body['select'][key]).name} {own.digest(body['select'][key])}"
         for section, key in (("student", "base"), ("vectors", "model"), ("select", "scorer")):
             if _is_folder(body[section].get(key)):
                 body[section][key] = Path(body[section][key]).name
@@ -180,8 +183,9 @@ class Recipe(Section):
 def load(source: str | Path | dict[str, Any]) -> Recipe:
     """A checked recipe from a YAML file or a mapping.
 
-    Relative paths (`teacher.file`, and `student.base`, `vectors.model` or `select.scorer` where they name an existing
-    folder) count from the recipe's own folder. Raises `RecipeError` with every problem, its path and a suggestion.
+    Relative paths (`teacher.file`, methods in files, and `student.base`, `vectors.model` or `select.scorer` where they
+    name an existing folder) count from the recipe's own folder. Raises `RecipeError` with every problem, its path and a
+    suggestion.
     """
     if isinstance(source, dict):
         return _validate(source, "recipe", folder=None)
@@ -228,6 +232,9 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
     def beside(name: str | None) -> str | None:
         return str(folder / name) if name and name != "small" and (folder / name).is_dir() else name
 
+    def method(name: str) -> str:
+        return str(folder / name) if name.endswith(own.SUFFIX) else name
+
     def from_there(teacher: Teacher) -> Teacher:
         return teacher.model_copy(update={"file": None if teacher.file is None else folder / teacher.file})
 
@@ -237,7 +244,12 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
             "teacher": from_there(recipe.teacher),
             "teachers": recipe.teachers.model_copy(update=others),
             "vectors": recipe.vectors.model_copy(update={"model": beside(recipe.vectors.model)}),
-            "select": recipe.select.model_copy(update={"scorer": beside(recipe.select.scorer)}),
+            "select": recipe.select.model_copy(
+                update={
+                    "scorer": beside(recipe.select.scorer),
+                    **{key: method(getattr(recipe.select, key)) for key in ("first", "then")},
+                }
+            ),
             "student": recipe.student.model_copy(update={"base": beside(recipe.student.base)}),
         }
     )

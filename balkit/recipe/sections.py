@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +18,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from balkit.own import SUFFIX
 
 Kind = Literal["label", "choice", "number", "math", "text"]
 Method = Literal[
@@ -32,10 +35,18 @@ Method = Literal[
 ]
 #: The score of a student that a method goes by, for those that need one.
 SCORES_OF: Mapping[str, str] = {"ifd": "ifd", "loss": "loss", "uncertainty": "entropy", "ifd_coverage": "ifd"}
+#: A file with a method of one's own (`selection.Way`).
+OwnMethod = Annotated[str, AfterValidator(lambda name: _own_file(name))]
 Positive = Annotated[int, Field(ge=1)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+
+
+def _own_file(name: str) -> str:
+    if not name.endswith(SUFFIX):
+        raise ValueError("the path of a Python file with a method of your own (docs/extending.md)")
+    return name
 
 
 class Section(BaseModel):
@@ -107,8 +118,8 @@ class Balance(Section):
 class Select(Section):
     """Which real examples represent a domain (`selection.select`; docs/selection.md)."""
 
-    first: Method = Field(default="facility_location", description="stage 1, where no student exists yet")
-    then: Method = Field(default="ifd", description="the later stages")
+    first: Method | OwnMethod = Field(default="facility_location", description="stage 1, where no student exists yet")
+    then: Method | OwnMethod = Field(default="ifd", description="the later stages")
     response: Literal["student", "reference"] = Field(
         default="student",
         description="scores are of the student's own answer (BalDistill) or of the reference answer (Cherry_LLM)",

@@ -9,30 +9,29 @@ import polars as pl
 
 from balkit import frames, texts
 from balkit.errors import BalkitError, FrameError
-from balkit.recipe import Method
 from balkit.selection.grid import Indices, on_grid
-from balkit.selection.methods import METHODS, Evidence, Ranking, Task, Way
+from balkit.selection.methods import Evidence, Ranking, Task, Way, way_of
 
 _SPARE = 64  # rows ranked beyond twice the quota
 
 
-def needs_vectors(method: Method) -> bool:
+def needs_vectors(method: str) -> bool:
     """Whether a method reads the candidates' vectors."""
-    return METHODS[method].vectors
+    return way_of(method).vectors
 
 
-def needs_scores(method: Method) -> str | None:
+def needs_scores(method: str) -> str | None:
     """The score that a method reads, as SCORES call it (`ifd`, `loss`, `entropy`), or None."""
-    return METHODS[method].score
+    return way_of(method).score
 
 
 def select(
-    candidates: pl.DataFrame, *, quota: int, method: Method | Way, evidence: Evidence | None = None, seed: int
+    candidates: pl.DataFrame, *, quota: int, method: str | Way, evidence: Evidence | None = None, seed: int
 ) -> pl.DataFrame:
     """DECISIONS on every candidate of one domain, best first; the first `quota` ranks are kept.
 
     candidates  columns example_id, domain; the arrays of `evidence` follow its rows
-    method      a name, or a `Way` of your own
+    method      a name, the path of a Python file with a `Way` of your own, or that `Way`
 
     The order of preference goes on beyond the quota, so that a refused row is replaced by the next rank.
 
@@ -55,7 +54,7 @@ def select(
     _check(candidates, quota=quota, evidence=evidence)
     if not len(candidates):
         return frames.DECISIONS.empty()
-    way = method if isinstance(method, Way) else METHODS[method]
+    way = method if isinstance(method, Way) else way_of(method)
     ids = candidates["example_id"].to_list()
     keys = [texts.rank_key(seed, example) for example in ids]
     # Rows go in hash order from here on, so the lower index wins every tie.

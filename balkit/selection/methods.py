@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from balkit import own
 from balkit.errors import BalkitError, VectorError
 from balkit.recipe import SCORES_OF
 from balkit.selection import coverage, strata
@@ -194,3 +195,8 @@ METHODS = {
         Way("ifd_coverage", _ifd_coverage, vectors=True, score=SCORES_OF["ifd_coverage"]),
     )
 }
+
+
+def way_of(method: str) -> Way:
+    """The `Way` of a method's name, or the one in a Python file. Raises `BalkitError` for a file that makes none."""
+    return own.object_of(method, Way) if method.endswith(own.SUFFIX) else METHODS[method]
