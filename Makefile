@@ -25,8 +25,9 @@ test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
 test-browser: $(VENV)/.browser  ## `balkit report` in a headless Chromium; needs one (chromium, or BALKIT_CHROMIUM)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
-pages: $(VENV)/.dev  ## what docs/ holds that is made from the code
+pages: $(VENV)/.dev  ## what docs/ holds that is made from the code: API, recipe keys, a figure
 	$(BIN)/python .ci/keys.py
+	$(BIN)/python .ci/api.py
 	$(BIN)/python .ci/figure.py
 
 test-slow: $(VENV)/.slow  ## real models and the real data in BALKIT_REAL_DATA

@@ -41,6 +41,7 @@ from balkit.teacher import Scripted
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / ".ci"))
 
+import api  # noqa: E402
 import figure  # noqa: E402
 import keys  # noqa: E402
 from readme import Replies, script  # noqa: E402
@@ -229,6 +230,10 @@ def test_the_recipes_page_has_every_section() -> None:
 
 def test_the_figure_of_the_method_is_what_the_policies_give() -> None:
     assert figure.drawing() == figure.FILE.read_text(encoding="utf-8"), "`make pages` draws it again"
+
+
+def test_the_api_reference_is_that_of_the_code() -> None:
+    assert api.page() == api.PAGE.read_text(encoding="utf-8"), "`make pages` makes it again"
 
 
 def test_the_page_of_errors_has_every_code_in_order() -> None:
