@@ -57,7 +57,7 @@ kill-harness: $(VENV)/.dev  ## 200 kills of runs against such a provider, and wh
 pool-kills: $(VENV)/.dev  ## 200 kills of processes that write to a pool, and what must hold all the same
 	$(BIN)/python tests/pool_kills.py
 
-notebooks: $(VENV)/.dev  ## execute notebooks/ from top to bottom
+notebooks: $(VENV)/.dev  ## execute notebooks/ from top to bottom, in a copy
 	$(BIN)/python .ci/notebooks.py
 
 check-exports: $(VENV)/.dev  ## exports read by the trainers' own loaders, in environments of their own
