@@ -9,7 +9,7 @@ the requests of a round depend only on earlier rounds, so a killed stage asks fo
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,6 +67,7 @@ class Tools:
     channel: synthesize.Channel
     encode: Encode
     within: Within | None = None
+    on_rows: Callable[[Mapping[str, int]], None] | None = None  # told rows by domain of the stage so far
 
     @property
     def per_example(self) -> int:
@@ -298,7 +299,13 @@ class _Work:
         )
         for row in both.iter_rows(named=True):
             self.taken.append(row | {"copy": 0})
+        self.tell()
         return dict(both.group_by("domain").len().iter_rows())
+
+    def tell(self, written: Mapping[str, int] | None = None) -> None:
+        """How many rows are in, with written examples that passed but are not taken yet."""
+        if self.tools.on_rows is not None:
+            self.tools.on_rows(Counter(row["domain"] for row in self.taken) + Counter(written))
 
     def result(self, quotas: Mapping[str, int]) -> StageRows:
         decisions = pl.concat([_settled(self.ranking, self.taken, self.tried, quotas=quotas), *self.decisions])
@@ -382,6 +389,7 @@ def _written(work: _Work, missing: Mapping[str, int]) -> tuple[pl.DataFrame, pl.
         ),
         seed=tools.seed,
         start_sample=work.calls_made,
+        on_kept=work.tell,
     )
     for domain, tally in written.tally.items():
         work.calls_made[domain] = work.calls_made.get(domain, 0) + tally.calls
@@ -429,6 +437,7 @@ def _repeat(work: _Work, wanted: Mapping[str, int]) -> dict[str, int]:
             work.taken.append(originals[least] | {"copy": copies[least]})
             copies[least] += 1
             lacking = _less(lacking, {domain: 1})
+    work.tell()
     return lacking
 
 

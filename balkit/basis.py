@@ -155,6 +155,11 @@ class Basis:
         asked = self.schedule.group_by("domain").agg(pl.col("quota").sum())
         return frozenset(domain for domain, rows in asked.iter_rows() if rows <= self.counts[domain])
 
+    @property
+    def tail(self) -> frozenset[str]:
+        """All other domains."""
+        return frozenset(self.counts) - self.head
+
     def quotas(self, stage: int, *, measured: Mapping[int, balance.Accuracies] | None = None) -> dict[str, int]:
         """Rows per domain in a stage; `measured` is how earlier stages' students did on dev (`balance.schedule`)."""
         scheduled = self._scheduled(measured) if measured else self.schedule

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,23 @@ class Calls:
 
 
 @dataclass(frozen=True)
+class Fill:
+    """How full the quotas of a run's stages up to the present one are, in rows by domain.
+
+    `tail` names the domains whose real examples cannot meet their quotas; all others are head.
+    """
+
+    due: Mapping[str, int]
+    rows: Mapping[str, int]  # checked and in; a domain that took over another's rows has more than are due
+    answered: Mapping[str, int] = field(default_factory=dict)  # worked answers that came and are not checked yet
+    tail: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Event:
     """What a run is doing now. `done` of `total` counts calls, training steps or rows; 0 of 0 is a step's start.
 
-    `stages` is 0 for a step that is done alone.
+    `stages` is 0 for a step that is done alone. `part` says where in something larger the run stands (`cell 3 of 12`).
     """
 
     stage: int
@@ -35,6 +48,10 @@ class Event:
     done: int = 0
     total: int = 0
     calls: Calls | None = None
+    fill: Fill | None = None
+    run_id: str = ""
+    name: str = ""  # the recipe's
+    part: str = ""
 
 
 Notify = Callable[[Event], None]

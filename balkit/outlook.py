@@ -1,14 +1,18 @@
-"""Where a run's calls and money will end, by its plan and by what its calls have cost so far."""
+"""Where a run's calls and money will end, by its plan and by what its calls have cost so far, and how full it is."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import polars as pl
 
-from balkit.events import Calls
+from balkit.events import Calls, Fill
 from balkit.planning import Plan
-from balkit.teacher import Progress, Spent
+from balkit.synthesize import Channel
+from balkit.synthesize.asking import Ask
+from balkit.teacher import Progress, Reply, Request, Spent
 
 #: Calls bought from which on their own price counts, before that the forecast's.
 _TELLING_CALLS = 10
@@ -59,3 +63,55 @@ class Outlook:
         parts = [money for other, (_, money) in self._planned.items() if other > stage]
         parts.append(0.0 if not to_buy else None if each is None else to_buy * each)
         return None if None in parts else usd + sum(parts)
+
+
+class Filling:
+    """How full the quotas of a run's stages are while one is being made; `now` is what is known of it."""
+
+    def __init__(self) -> None:
+        self.now: Fill | None = None
+        self._before: Counter[str] = Counter()  # rows of earlier stages
+        self._due: Counter[str] = Counter()
+        self._heard: dict[str, set[str]] = {}  # domain -> examples answered since rows were last counted
+
+    def begin(self, quotas: Mapping[str, int], *, rows: Mapping[str, int], tail: frozenset[str]) -> None:
+        """Another stage begins, with so many rows of the earlier ones."""
+        self._before = Counter(rows)
+        self._due.update(quotas)
+        self._heard.clear()
+        self.now = Fill(dict(self._due), dict(rows), tail=tail)
+
+    def count(self, rows: Mapping[str, int]) -> None:
+        """So many rows of the present stage are in; answers that were heard of are among them, or were refused."""
+        assert self.now is not None
+        self._heard.clear()
+        self.now = replace(self.now, rows=dict(self._before + Counter(rows)), answered={})
+
+    def have(self, rows: Mapping[str, int]) -> None:
+        """So many rows of the run are in, now that the stage's are committed."""
+        self.count(Counter(rows) - self._before)
+
+    def listening(self, channel: Channel) -> Channel:
+        """The channel, with every answer noted that comes through it."""
+        lines = {
+            purpose: [replace(line, ask=self._listened(line.ask)) for line in some]
+            for purpose, some in channel.lines.items()
+        }
+        return replace(channel, ask=self._listened(channel.ask), lines=lines)
+
+    def _listened(self, ask: Ask) -> Ask:
+        def asked(requests: Iterable[Request]) -> Iterator[Reply]:
+            for reply in ask(requests):
+                self._hear(reply)
+                yield reply
+
+        return asked
+
+    def _hear(self, reply: Reply) -> None:
+        request = reply.request
+        if self.now is None or reply.outcome != "ok" or request.purpose == "synthesis":
+            return
+        heard = self._heard.setdefault(request.domain, set())
+        if request.example_id and request.example_id not in heard:
+            heard.add(request.example_id)
+            self.now = replace(self.now, answered={domain: len(ids) for domain, ids in self._heard.items()})

@@ -47,13 +47,24 @@ class RunRecord:
 
 def runs_of(pool: Path, *, recipe_digest: str) -> list[RunRecord]:
     """The runs of a recipe, the oldest first. Raises `PoolDamaged` for a run.json that cannot be read."""
-    found = [_read(file) for file in sorted((pool / "runs").glob(f"*/{FILE}"))]
+    found = [read_record(file) for file in sorted((pool / "runs").glob(f"*/{FILE}"))]
     return sorted((run for run in found if run.recipe_digest == recipe_digest), key=lambda run: run.number)
 
 
 def record_of(pool: Path, *, run_id: str) -> RunRecord:
     """The record of a run. Raises `PoolDamaged` for one that is missing or cannot be read."""
-    return _read(pool / "runs" / run_id[:12] / FILE)
+    return read_record(pool / "runs" / run_id[:12] / FILE)
+
+
+def read_record(file: Path) -> RunRecord:
+    """A run.json. Raises `PoolDamaged` for one that is missing or cannot be read."""
+    try:
+        return RunRecord(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise PoolDamaged(
+            f"{file}: is no record of a run ({error}); move the folder {file.parent} away, and the run that it was "
+            "begins again, with its paid replies served from the ledger"
+        ) from error
 
 
 def write(file: Path, text: str) -> None:
@@ -94,13 +105,3 @@ def _rows(file: Path, *, key: str, what: str) -> list[dict[str, Any]] | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PoolDamaged(f"{file}: is no {what} of a run ({error}); delete it, nothing else needs it") from error
     return rows
-
-
-def _read(file: Path) -> RunRecord:
-    try:
-        return RunRecord(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise PoolDamaged(
-            f"{file}: is no record of a run ({error}); move the folder {file.parent} away, and the run that it was "
-            "begins again, with its paid replies served from the ledger"
-        ) from error

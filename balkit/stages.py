@@ -23,13 +23,14 @@ from balkit.assemble import Choosing, Encode, Material, StageRows, Tools, assemb
 from balkit.basis import Basis
 from balkit.errors import RunError
 from balkit.events import Event, Notify
-from balkit.outlook import Outlook
+from balkit.outlook import Filling, Outlook
 from balkit.planning import Plan, plan_of
 from balkit.pool import Commit, Pool, SnapshotDraft
 from balkit.recipe import Recipe
 from balkit.reconcile import calls_of, ledger_of
 from balkit.results import RunResult, StageResult, report_of
 from balkit.runs import FORECAST, MEASURES, RunRecord, measures_of, runs_of, write
+from balkit.standing import Keeper
 from balkit.synthesize import Channel, examples_for
 from balkit.teacher import Ledger, Progress, Teacher
 from balkit.vectors import Encoder, Vectors, make_encoder
@@ -60,10 +61,12 @@ def run(
     """
     if not train and recipe.stages > 1:
         _refuse_untrained(recipe)
+    keeper = Keeper(notify or (lambda event: None))
     with pool.lock():
         with pool.held():
-            opened = _Run.open(pool, recipe, new=new, notify=notify or (lambda event: None))
-        return opened.go(teacher, train=train, evaluate=evaluate)
+            opened = _Run.open(pool, recipe, new=new, notify=keeper.note)
+        with keeper.into(opened.folder):
+            return opened.go(teacher, train=train, evaluate=evaluate)
 
 
 def _refuse_untrained(recipe: Recipe) -> None:
@@ -85,6 +88,7 @@ class _Run:
     record: RunRecord
     notify: Notify = field(repr=False)
     measured: dict[int, balance.Accuracies] = field(default_factory=dict)  # on dev, by stage; grows as stages end
+    filling: Filling = field(default_factory=Filling, repr=False)
 
     @classmethod
     def open(cls, pool: Pool, recipe: Recipe, *, new: bool, notify: Notify) -> _Run:
@@ -129,16 +133,19 @@ class _Run:
         with ledger_of(self.pool) as ledger:
             scorer: Path | None = None
             if self.pool.committed((self.run_id, 1, "data")) is None:
-                self.say(0, "prepare")
+                self.say(0, "prepare", "reading the pool, looking through it for what cannot be trained on")
                 self.basis.refuse_unreadable()
                 if train:
                     steps.refuse_long_prompts(self.pool, recipe=self.recipe, basis=self.basis)
             self.dev(ledger, teacher)
+            so_far: dict[str, int] = {}
             for stage in range(1, self.recipe.stages + 1):
+                self.filling.begin(self.quotas(stage), rows=so_far, tail=self.basis.tail)
                 snapshot_id = self.data(stage, ledger=ledger, teacher=teacher, scored_by=scorer)
                 with self.pool.held():
-                    self.refuse_nothing(snapshot_id)
+                    so_far = self.refuse_nothing(snapshot_id)
                     self.keep_measures(stage, snapshot_id)
+                self.filling.have(so_far)
                 trained = self.train(stage, snapshot_id) if train else None
                 if trained is not None:
                     self.measure(stage, trained.path, checkpoint=trained.digest)
@@ -243,13 +250,15 @@ class _Run:
         )
         write(self.folder / MEASURES, json.dumps({"measures": kept + found.to_dicts()}, indent=1))
 
-    def refuse_nothing(self, snapshot_id: str) -> None:
-        """Stop where a stage has brought no row at all, with why: nothing can be trained on it or exported."""
-        if self.rows(snapshot_id).is_empty():
+    def refuse_nothing(self, snapshot_id: str) -> dict[str, int]:
+        """Rows by domain; stop where a stage has brought none at all, with why: there is nothing to train on."""
+        rows = self.rows(snapshot_id)
+        if rows.is_empty():
             raise RunError(
                 f"run {self.run_id[:12]}: no row came of it; {self.said_of_refusals()}. Mend the cause, then "
                 "`balkit run --new` starts another"
             )
+        return dict(rows.group_by("domain").len().iter_rows())
 
     def said_of_refusals(self) -> str:
         """The commonest reasons for which rows were refused."""
@@ -385,7 +394,7 @@ class _Run:
             teacher=teacher,
             progress=on_calls,
         )
-        return replace(way, refused=self.basis.reviewed.refused)
+        return self.filling.listening(replace(way, refused=self.basis.reviewed.refused))
 
     def tools(self, stage: int, ledger: Ledger, teacher: Teacher | None) -> Tools:
         recipe = self.recipe
@@ -398,6 +407,7 @@ class _Run:
             channel=self.channel(stage, ledger, teacher),
             encode=self.encoded("data", stage),
             within=self.within,
+            on_rows=self.filling.count,
         )
 
     def encoded(self, step: str, stage: int) -> Encode:
@@ -499,4 +509,5 @@ class _Run:
         return lambda done, total: self.say(stage, step, done=done, total=total)
 
     def say(self, stage: int, step: str, text: str = "", **numbers: Any) -> None:
-        self.notify(Event(stage, self.recipe.stages, step, text, **numbers))
+        stages, fill, run_id, name = self.recipe.stages, self.filling.now, self.run_id[:12], self.recipe.name
+        self.notify(Event(stage, stages, step, text, fill=fill, run_id=run_id, name=name, **numbers))

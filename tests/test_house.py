@@ -20,12 +20,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "balkit"
 #: From the ground up. A room imports from lower floors only, so rooms on one floor do not know each other.
 FLOORS = [
     {"errors"},
-    {"texts", "frames", "assets", "tokens", "events", "languages", "figures", "own"},
+    {"texts", "frames", "assets", "tokens", "events", "languages", "figures", "terminal", "own"},
     {"recipe"},
     {"answers", "diversity", "duplicates"},
     {"balance", "selection", "clusters", "verify", "pool", "vectors", "teacher", "student"},
     {"synthesize", "changes", "discovery", "reconcile", "runs", "basis", "within", "measuring", "auditing", "review"},
-    {"assemble", "planning", "results", "scoring", "starting", "health"},
+    {"assemble", "planning", "results", "scoring", "standing", "starting", "health"},
     {"steps", "outlook", "explaining"},
     {"stages", "exports", "report"},
     {"quickstart", "pages"},

@@ -25,8 +25,10 @@ from balkit.cli import (
     reporting,
     reviewing,
     runs,
+    status,
 )
 from balkit.errors import BalkitError
+from balkit.terminal import prepare
 
 app = typer.Typer(
     name="balkit",
@@ -42,6 +44,7 @@ for commands in (
     audit,
     choosing,
     runs,
+    status,
     comparing,
     calls,
     reviewing,
@@ -66,6 +69,7 @@ def _alone(
 
 def main() -> None:
     """The console script."""
+    prepare()
     try:
         code = app(standalone_mode=False)
     except BalkitError as error:

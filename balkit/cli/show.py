@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from balkit.terminal import is_unicode, width
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,13 +22,13 @@ Json = typer.Option(False, "--json", help="Print JSON for machines.")
 
 
 def json_out(value: Any) -> None:
-    """One JSON document on stdout."""
-    typer.echo(json_text(value))
+    """One JSON document on stdout; escapes stand in it for what the encoding of stdout lacks."""
+    typer.echo(json_text(value, ascii_only=not is_unicode(sys.stdout)))
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, *, ascii_only: bool = False) -> str:
     """A JSON document. JSON has no NaN and no infinity, so these are null."""
-    return json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False)
+    return json.dumps(_finite(value), ensure_ascii=ascii_only, indent=2, default=str, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -43,7 +46,7 @@ def frame_out(frame: pl.DataFrame, *, as_json: bool, title: str = "") -> None:
         return
     from balkit.report import table
 
-    typer.echo(table(frame, title=title))
+    typer.echo(table(frame, title=title, width=width(sys.stdout), encoding=sys.stdout.encoding))
 
 
 @contextmanager

@@ -7,17 +7,22 @@ from typing import Any
 
 import polars as pl
 
+from balkit.terminal import WIDE, spelled
 
-def table(frame: pl.DataFrame, *, title: str = "", width: int = 200) -> str:
-    """The frame as text without colours. Control characters in cells are shown, not obeyed; long cells are cut."""
+
+def table(frame: pl.DataFrame, *, title: str = "", width: int = WIDE, encoding: str | None = None) -> str:
+    """The frame as text without colours, in `width` columns, in characters that the encoding has.
+
+    Control characters in cells are shown, not obeyed; long cells are cut.
+    """
     from rich.console import Console
     from rich.table import Table
 
     drawn = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name, dtype in frame.schema.items():
-        drawn.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
+        drawn.add_column(spelled(name, encoding), justify="right" if dtype.is_numeric() else "left", overflow="fold")
     for row in frame.iter_rows():
-        drawn.add_row(*(_cell(value) for value in row))
+        drawn.add_row(*(spelled(_cell(value), encoding) for value in row))
     console = Console(file=io.StringIO(), width=width, highlight=False, markup=False, no_color=True)
     with console.capture() as captured:
         console.print(drawn)

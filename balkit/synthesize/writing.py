@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -78,6 +78,7 @@ def write_examples(
     sources: Sources,
     seed: int,
     start_sample: Mapping[str, int] | None = None,
+    on_kept: Callable[[Mapping[str, int]], None] | None = None,
 ) -> Written:
     """Has up to `missing` new examples (rows by domain) written, in rounds over all domains at once.
 
@@ -85,7 +86,7 @@ def write_examples(
     call that can never work, after two rounds in a row without one reply that could be read, or when none of the rows
     of its first 10 calls of the run has passed; a decision says which. Each round asks for what is lacking over the
     share of rows that passed so far (`Yield.kept_fraction`). `start_sample` counts a domain's earlier synthesis calls
-    of this run: ordinals go on there.
+    of this run: ordinals go on there. `on_kept` is told after each round how many examples of every domain are kept.
 
     Every new row goes through `verify.new_examples`; then `votes` independent answers without a hint must all agree
     with the written one (else `vote_disagrees`), and the first of them, `per_example` at most, become its rationales;
@@ -122,6 +123,8 @@ def write_examples(
     while requests := writing.requests():
         writing.read(list(channel.cascade("synthesis")[0].ask(requests)))
         writing.answer()
+        if on_kept is not None:
+            on_kept({name: len(domain.kept) for name, domain in writing.domains.items()})
     return writing.result()
 
 

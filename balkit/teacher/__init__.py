@@ -7,6 +7,7 @@ from balkit.teacher.batch import Batch
 from balkit.teacher.calls import Ledger
 from balkit.teacher.caps import Spent
 from balkit.teacher.door import Door, Progress
+from balkit.teacher.glance import spent_so_far
 from balkit.teacher.prices import price_of
 from balkit.teacher.protocol import Reply, Request, Teacher
 from balkit.teacher.recorded import Recorded
@@ -27,6 +28,7 @@ __all__ = [
     "Teacher",
     "make_teacher",
     "price_of",
+    "spent_so_far",
 ]
 
 
