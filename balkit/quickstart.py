@@ -19,7 +19,7 @@ from balkit.events import Notify
 from balkit.planning import plan
 from balkit.pool import Pool
 from balkit.recipe import Recipe
-from balkit.report import drawn, table
+from balkit.report import drawn, printed
 from balkit.results import RunResult
 from balkit.stages import run
 from balkit.steps import validation_rows
@@ -48,17 +48,19 @@ def compare(
     """
     start = time.monotonic()
     pool = open_pool(folder / "pool")
-    say(table(drawn(pool.coverage()), title="The pool: a long tail\n"))
+    say(printed(drawn(pool.coverage()), title="The pool: a long tail\n"))
     results = {}
     for arm, recipe in arms.items():
         made = plan(pool, recipe)
         say(
-            table(made.by_domain(), title=f"\n{arm}: {recipe.budget_rows} rows, {recipe.stages} stage(s), as planned\n")
+            printed(
+                made.by_domain(), title=f"\n{arm}: {recipe.budget_rows} rows, {recipe.stages} stage(s), as planned\n"
+            )
         )
         say("\n".join(made.notes))
         results[arm] = run(pool, recipe, notify=notify)
     found = {arm: _arm(pool, result, head=results[BALANCED].head) for arm, result in results.items()}
-    say(table(side_by_side(found), title="\nRows trained on, and accuracy (%) on the eval split\n"))
+    say(printed(side_by_side(found), title="\nRows trained on, and accuracy (%) on the eval split\n"))
     exported = export_last(pool, results[BALANCED], folder / "export")
     report = {"arms": found, "wall_seconds": round(time.monotonic() - start, 1), "peak_rss_mib": peak_rss_mib()}
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

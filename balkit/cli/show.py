@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from balkit.terminal import is_unicode, width
+from balkit.terminal import is_unicode
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,9 +44,9 @@ def frame_out(frame: pl.DataFrame, *, as_json: bool, title: str = "") -> None:
     if as_json:
         json_out(frame.to_dicts())
         return
-    from balkit.report import table
+    from balkit.report import printed
 
-    typer.echo(table(frame, title=title, width=width(sys.stdout), encoding=sys.stdout.encoding))
+    typer.echo(printed(frame, title=title))
 
 
 @contextmanager

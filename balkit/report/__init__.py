@@ -2,7 +2,7 @@
 
 from balkit.report.live import progress
 from balkit.report.spending import against, by_endpoint, cascades
-from balkit.report.tables import table
+from balkit.report.tables import printed, table
 from balkit.report.tail import drawn
 
-__all__ = ["against", "by_endpoint", "cascades", "drawn", "progress", "table"]
+__all__ = ["against", "by_endpoint", "cascades", "drawn", "printed", "progress", "table"]
