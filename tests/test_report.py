@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from balkit import pages as made
 from balkit.cli import app
 from balkit.errors import RunError
-from balkit.pages import writing
+from balkit.pages import rows, writing
 from balkit.pool import Pool
 
 SECTIONS = ["tail", "quotas", "map", "ifd", "refusals", "money", "accuracy", "lookup", "recipe"]
@@ -156,12 +156,12 @@ def test_a_run_without_training_and_a_pool_without_a_run_say_what_is_missing(poo
 def test_a_page_with_too_many_rows_holds_fewer_and_says_so(
     pool: Pool, first: str, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_ROWS", 10)
+    monkeypatch.setattr(rows, "ROWS", 10)
     written = made.write_report(pool, tmp_path / "few.html", run=first)
     assert "Of 24 rows 10 can be looked up, drawn evenly over domains." in written.notes
     assert "10 of 24 rows are in this page" in (tmp_path / "few.html").read_text(encoding="utf-8")
     monkeypatch.setattr(writing, "LIMIT", len(html.encode()) - 1_000)
-    monkeypatch.setattr(writing, "_ROWS", 24)
+    monkeypatch.setattr(rows, "ROWS", 24)
     assert made.write_report(pool, tmp_path / "small.html", run=first).bytes < writing.LIMIT
 
 

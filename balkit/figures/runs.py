@@ -76,8 +76,9 @@ def spreads(values: Mapping[int, tuple[Sequence[float], Sequence[float]]], *, li
     """IFD of the candidates by stage, one histogram below the other: those taken before the others."""
     figure, axes = blank(5.2, 0.6 + 1.15 * len(values), nrows=len(values), sharex=True, squeeze=False)
     every = np.concatenate([np.concatenate([np.asarray(a, float), np.asarray(b, float)]) for a, b in values.values()])
-    top = float(np.quantile(every, 0.99)) * 1.05 if len(every) else 1.0
-    bins = np.linspace(min(0.0, float(every.min())) if len(every) else 0.0, max(top, 1e-6), 41)
+    low, top = (float(np.quantile(every, part)) for part in (0.0, 0.99)) if len(every) else (0.0, 1.0)
+    edge = max((top - low) / 20, 1e-6)
+    bins = np.linspace(low - edge, top + edge, 41)
     for axis, (stage, (taken, others)) in zip(axes[:, 0], values.items(), strict=True):
         cut = [np.clip(np.asarray(part, float), bins[0], bins[-1]) for part in (taken, others)]
         colours = [COLOURS["real"], COLOURS["faint"]]
@@ -107,9 +108,10 @@ def accuracies(students: Sequence[tuple[str, Mapping[str, tuple[float, float, fl
         )  # fmt: skip
     axes.set_xticks(range(len(students)), [short(name, 18) for name, _ in students], parse_math=False)
     axes.set_xlim(-0.5, max(len(students), 1) - 0.5)
-    axes.set_ylim(bottom=0)
+    highest = max([5.0, *(100 * high for _, student in students for _, _, high in student.values())])
+    axes.set_ylim(0, min(1.06 * highest, 106))
     axes.set_ylabel("accuracy, %")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
@@ -122,6 +124,8 @@ def differences(parts: Sequence[tuple[str, float, float, float]]) -> Any:
     axes.errorbar(values, range(len(parts)), xerr=spread, fmt="o", color=COLOURS["real"], capsize=3, markersize=4)
     axes.set_yticks(range(len(parts)), [short(name, 18) for name, *_ in parts], parse_math=False)
     axes.set_ylim(len(parts) - 0.5, -0.5)
+    ends = [100 * end for _, *three in parts for end in three]
+    axes.set_xlim(min([-1.0, *(1.1 * end for end in ends)]), max([1.0, *(1.1 * end for end in ends)]))
     axes.set_xlabel("points")
     return figure
 

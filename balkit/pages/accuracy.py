@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import polars as pl
@@ -16,13 +16,14 @@ from balkit.student import Interval
 
 @dataclass(frozen=True)
 class Answers:
-    """One student's answers to eval. `graded` are EVALUATIONS without texts."""
+    """One student's answers to eval. `graded` are EVALUATIONS without texts, `trained` the rows of its snapshot."""
 
     name: str
     checkpoint: str
     settings: str
     graded: pl.DataFrame
     head: frozenset[str]
+    trained: int = 0
 
     @cached_property
     def overall(self) -> dict[str, Interval]:
@@ -45,7 +46,8 @@ class Students:
 
     def stages(self, run: Run) -> list[Answers]:
         """The students of a run's stages, as far as they answered eval."""
-        found = [self.of(run.run_id, stage, name=f"stage {stage}", head=run.head) for stage in run.stages]
+        rows = run.snapshots.select("stage", "rows").iter_rows()
+        found = [self.of(run.run_id, at, name=f"stage {at}", head=run.head, trained=many) for at, many in rows]
         return [one for one in found if one is not None]
 
     def untrained(self, run: Run, *, like: Answers) -> Answers | None:
@@ -58,7 +60,7 @@ class Students:
                     return self._read("before training", str(base), like.settings, head=run.head)
         return None
 
-    def of(self, run_id: str, stage: int, *, name: str, head: frozenset[str]) -> Answers | None:
+    def of(self, run_id: str, stage: int, *, name: str, head: frozenset[str], trained: int = 0) -> Answers | None:
         """The student of a run's stage, or None where it did not answer; `head` are the domains that count as such."""
         own = self._known.filter((pl.col("run_id") == run_id) & (pl.col("stage") == stage))
         if own.is_empty():
@@ -67,7 +69,8 @@ class Students:
         if own.is_empty():
             return None
         best = own.sort("rows", "settings", descending=[True, False]).row(0, named=True)
-        return self._read(name, best["checkpoint"], best["settings"], head=head)
+        found = self._read(name, best["checkpoint"], best["settings"], head=head)
+        return replace(found, trained=trained)
 
     def _read(self, name: str, checkpoint: str, settings: str, *, head: frozenset[str]) -> Answers:
         graded = self._overview.graded(checkpoint=checkpoint, settings=settings)

@@ -17,6 +17,8 @@ from balkit.vectors import Vectors, make_encoder
 
 #: Points of the map at most: real examples of the pool, and rows of the run.
 MAP_POOL, MAP_ROWS = 1_200, 1_500
+#: Rows that can be looked up at most; fewer where the page would be too large.
+ROWS = 4_000
 #: Characters of a text in the list of rows.
 CHARS = 140
 
@@ -26,17 +28,18 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def of_map(run: Run | None, pool: Pool) -> Section:
+def sample(run: Run | None) -> pl.DataFrame | None:
+    """Rows of a run for both sections, evenly over domains where there are more (`Overview.row_sample`)."""
+    return None if run is None else Overview(run.pool.path).row_sample(run.run_id, rows=ROWS, chars=CHARS)
+
+
+def of_map(run: Run | None, pool: Pool, *, drawn_rows: pl.DataFrame | None) -> Section:
     """The pool's prompts and the run's in two dimensions."""
     overview = Overview(pool.path)
     real = overview.real_sample(rows=MAP_POOL, version=run.version if run else pool.version)
     if real.is_empty():
         return {"said": "There are no real train examples to draw."}
-    rows = (
-        _taken(run, overview)
-        if run
-        else pl.DataFrame(schema={"prompt": pl.String, "group": pl.String, "example_id": pl.String})
-    )
+    rows = _taken(run, drawn_rows)
     others = real.join(rows, on="example_id", how="anti").select("prompt", group=pl.lit("pool"))
     every = pl.concat([others, rows.select("prompt", "group")])
     section = run.recipe.vectors if run and run.recipe else Section_()
@@ -64,30 +67,26 @@ def of_map(run: Run | None, pool: Pool) -> Section:
     }  # fmt: skip
 
 
-def of_rows(run: Run | None, *, rows: int) -> Section:
+def of_rows(run: Run | None, *, drawn_rows: pl.DataFrame | None, rows: int) -> Section:
     """At most so many rows with their lineage, as lists in the order of `columns`."""
-    if run is None:
+    if run is None or drawn_rows is None:
         return {"said": "There are no rows to look up before a run has made some."}
-    total = int(run.snapshots["rows"][-1])
-    found = Overview(run.pool.path).row_sample(run.run_id, rows=rows, chars=CHARS)
     short = [pl.col(name).str.head(16) for name in ("example_id", "rationale_id", "call_key")]
     parents = pl.col("parents").cast(pl.List(pl.String)).list.eval(pl.element().str.head(12)).list.join(" ")
-    table = found.with_columns(*short, parents, pl.col("cost_usd").round(6)).select(_COLUMNS)
-    return {
-        "columns": _COLUMNS,
-        "rows": [list(row) for row in table.iter_rows()],
-        "total": total,
-        "shown": table.height,
-    }
+    table = drawn_rows.head(rows).sort("position").with_columns(*short, parents, pl.col("cost_usd").round(6))
+    listed = [list(row) for row in table.select(_COLUMNS).iter_rows()]
+    return {"columns": _COLUMNS, "rows": listed, "total": int(run.snapshots["rows"][-1]), "shown": len(listed)}
 
 
-def _taken(run: Run, overview: Overview) -> pl.DataFrame:
+def _taken(run: Run | None, drawn_rows: pl.DataFrame | None) -> pl.DataFrame:
     """The rows of a run that a map shows: example_id, prompt, group."""
-    found = overview.row_sample(run.run_id, rows=MAP_ROWS, chars=0, whole=True)
-    found = found.drop_nulls("whole_prompt").unique("example_id", keep="first")
+    if run is None or drawn_rows is None:
+        return pl.DataFrame(schema=dict.fromkeys(("example_id", "prompt", "group"), pl.String))
+    found = drawn_rows.head(MAP_ROWS).drop_nulls("whole_prompt")
     head = pl.col("domain").is_in(sorted(run.head))
     group = pl.when(pl.col("origin") == "synthetic").then(pl.lit("synthetic")).when(head).then(pl.lit("head"))
-    return found.sort("position").select("example_id", prompt="whole_prompt", group=group.otherwise(pl.lit("tail")))
+    once = found.unique("example_id", keep="first", maintain_order=True)
+    return once.select("example_id", prompt="whole_prompt", group=group.otherwise(pl.lit("tail")))
 
 
 def _flat(vectors: Any) -> tuple[Any, float]:

@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 
 from balkit import figures
-from balkit.errors import BalkitError
 from balkit.pages.accuracy import Answers, Students
 from balkit.pages.reading import Run
 from balkit.pool import Overview
@@ -20,6 +19,9 @@ from balkit.report import against
 MOST_DOMAINS = 300
 #: Rows of all tables of a section that has one a stage.
 MOST_CELLS = 1_200
+
+#: Other runs beside one.
+MOST_ARMS = 8
 
 _ADDED = ("real", "synthetic", "repeats")
 
@@ -237,7 +239,7 @@ def of_accuracy(run: Run | None, *, students: Students, others: Sequence[Mapping
     names, note = few(answered, MOST_CELLS // len(shown))
     counts = rows_by_domain(run)
     points = [(one.name, {k: (i.value, i.low, i.high) for k, i in one.overall.items()}) for one in shown]
-    arms = [one for one in (_arm(students, other, head=run.head) for other in others) if one is not None]
+    arms = _arms(students, others, head=run.head)
     beside = [replace(stages[-1], name=f"{run.name} (this run)"), *arms] if arms else []
 
     def by_domain(of: Sequence[Answers]) -> list[dict[str, Any]]:
@@ -259,15 +261,19 @@ def rows_by_domain(run: Run) -> dict[str, int]:
     return dict(run.rows.group_by("domain").agg(pl.sum_horizontal(*_ADDED).sum()).iter_rows())
 
 
-def _arm(students: Students, other: Mapping[str, Any], *, head: frozenset[str]) -> Answers | None:
-    try:
-        return students.of(other["run_id"], other["stage"], name=other["name"], head=head)
-    except BalkitError:
-        return None
+def _arms(students: Students, others: Sequence[Mapping[str, Any]], *, head: frozenset[str]) -> list[Answers]:
+    """The last students of other runs that answered eval: of each recipe's name the newest."""
+    found: dict[str, Answers] = {}
+    for other in others:
+        name = other["recipe"] or other["run_id"]
+        if name not in found and len(found) < MOST_ARMS:
+            one = students.of(other["run_id"], other["stage"], name=other["name"], head=head, trained=other["rows"])
+            found |= {name: one} if one else {}
+    return list(found.values())
 
 
 def _overall(one: Answers) -> dict[str, Any]:
-    return {"name": one.name, "rows": one.graded.height, "checkpoint": one.checkpoint[:12], **one.overall}
+    return {"name": one.name, "rows": one.graded.height, "trained": one.trained, **one.overall}
 
 
 def _domain(name: str, shown: Sequence[Answers], *, head: frozenset[str], trained: int) -> dict[str, Any]:

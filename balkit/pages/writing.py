@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import re
 import unicodedata
@@ -19,7 +20,7 @@ from balkit.errors import BalkitError, RunError, need
 from balkit.pages import comparing, sections
 from balkit.pages import rows as of_rows
 from balkit.pages.accuracy import Students
-from balkit.pages.reading import Run, named, runs_known
+from balkit.pages.reading import Run, named
 from balkit.pages.sections import Section
 from balkit.pool import Pool
 from balkit.reconcile import calls_of
@@ -28,9 +29,7 @@ from balkit.runs import record_of, write
 #: A page is smaller than this, in bytes.
 LIMIT = 3_000_000
 
-_ROWS = 4_000  # in the list of rows, before the size says otherwise
 _REFUSED_EACH, _REFUSED_CHARS = 6, 400
-_OTHERS = 6  # other runs beside this one
 _PACKAGES = ("duckdb", "polars", "numpy", "matplotlib", "jinja2", "torch", "transformers", "peft", "litellm")
 _BARE: Section = {"said": "", "note": ""}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # what is not seen, or changes how the rest is read
@@ -107,12 +106,13 @@ def _gathered(pool: Pool, run_id: str | None, *, pair: list[str]) -> dict[str, A
     run = None if run_id is None else Run.of(pool, run_id, calls=calls)
     students = Students(pool)
     others = _others(pool, run_id)
+    rows = of_rows.sample(run)
     both = [run if run and name == run_id else Run.of(pool, name, calls=calls) for name in pair]
     parts = {
         "compare": comparing.of_two(both[0], both[1], students=students) if both else {"names": []},
         "tail": sections.of_tail(run, coverage),
         "quotas": sections.of_quotas(run),
-        "map": of_rows.of_map(run, pool),
+        "map": of_rows.of_map(run, pool, drawn_rows=rows),
         "ifd": sections.of_ifd(run),
         "refusals": sections.of_refusals(run, each=_REFUSED_EACH, chars=_REFUSED_CHARS),
         "money": sections.of_money(run),
@@ -120,6 +120,7 @@ def _gathered(pool: Pool, run_id: str | None, *, pair: list[str]) -> dict[str, A
     }
     return {
         "run": run,
+        "rows": rows,
         "parts": parts,
         "facts": _facts(pool, run, coverage),
         "recipe": _recipe(pool, run),
@@ -129,9 +130,9 @@ def _gathered(pool: Pool, run_id: str | None, *, pair: list[str]) -> dict[str, A
 
 def _rendered(told: Mapping[str, Any]) -> tuple[str, dict[str, Section]]:
     """The page, with as many rows to look up as fit."""
-    many = _ROWS
+    many = of_rows.ROWS
     while True:
-        parts = told["parts"] | {"lookup": of_rows.of_rows(told["run"], rows=many)}
+        parts = told["parts"] | {"lookup": of_rows.of_rows(told["run"], drawn_rows=told["rows"], rows=many)}
         parts = {name: _BARE | section for name, section in parts.items()}
         html = _template().render(
             title=f"balkit: {told['pool'].path.name}", facts=told["facts"], recipe=_BARE | told["recipe"], s=parts,
@@ -191,7 +192,8 @@ def _rows(number: int) -> str:
 def _usd(amount: float | None) -> str:
     if amount is None:
         return "unknown"
-    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}" if amount >= 0.01 else f"${amount:.2g}"
+    digits = 2 if amount >= 1 or not amount else 4 if amount >= 0.001 else 1 - math.floor(math.log10(amount))
+    return f"${amount:,.{digits}f}"
 
 
 def _cut(text: str | None, chars: int) -> str:
@@ -200,16 +202,18 @@ def _cut(text: str | None, chars: int) -> str:
 
 
 def _others(pool: Pool, run_id: str | None) -> list[dict[str, Any]]:
-    """The newest other runs: run_id, stage (the last), name."""
-    snapshots, found = pool.snapshots(), []
-    for other in reversed([one for one in runs_known(pool) if one != run_id]):
-        stage = int(snapshots.filter(pl.col("run_id") == other)["stage"].max())  # type: ignore[arg-type]
+    """The other runs, the newest first: run_id, stage and rows (of the last), recipe, name."""
+    found = []
+    for last in pool.snapshots().sort("stage").group_by("run_id").last().sort("version", descending=True).to_dicts():
         try:
-            name = f"{record_of(pool.path, run_id=other).name} {other[:8]}"
+            recipe = record_of(pool.path, run_id=last["run_id"]).name
         except BalkitError:
-            name = other[:8]
-        found.append({"run_id": other, "stage": stage, "name": name})
-    return found[:_OTHERS]
+            recipe = ""
+        name = f"{recipe} {last['run_id'][:8]}".strip()
+        found.append(
+            {"run_id": last["run_id"], "stage": last["stage"], "rows": last["rows"], "recipe": recipe, "name": name}
+        )
+    return [one for one in found if one["run_id"] != run_id]
 
 
 def _facts(pool: Pool, run: Run | None, coverage: pl.DataFrame) -> list[tuple[str, str]]:

@@ -52,12 +52,13 @@ class Overview:
         """A random sample of the real train examples: example_id, prompt, domain."""
         return self._ask("real_sample", rows=rows, version=version)
 
-    def row_sample(self, run_id: str, *, rows: int, chars: int, whole: bool = False) -> pl.DataFrame:
-        """Rows of all stages of a run with their lineage, evenly over domains where there are more; in their order.
+    def row_sample(self, run_id: str, *, rows: int, chars: int) -> pl.DataFrame:
+        """Rows of all stages of a run with their lineage, evenly over domains where there are more.
 
-        `prompt`, `answer` and `rationale` are cut to so many characters; `whole_prompt` is null unless `whole`.
+        In an order of which any beginning is as even. `prompt`, `answer` and `rationale` are cut to so many
+        characters, `whole_prompt` is not.
         """
-        return self._ask("row_sample", run_id=run_id, rows=rows, chars=chars, whole=whole)
+        return self._ask("row_sample", run_id=run_id, rows=rows, chars=chars)
 
     def shared_examples(self, first: str, second: str) -> dict[str, int]:
         """How many examples two runs took: `first`, `second`, and `both` of them."""

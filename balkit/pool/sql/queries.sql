@@ -560,28 +560,35 @@ JOIN examples AS e USING (example_id)
 ORDER BY e.example_id;
 
 -- name: row_sample
--- Rows of a run with their lineage and texts cut to $chars, at most $rows of them, drawn evenly over domains; the
--- $whole prompt only where it is asked for.
+-- Rows of a run with their lineage and texts cut to $chars, at most $rows of them, drawn evenly over domains: in the
+-- order of `turn`, domain and id the first so many are as even.
 WITH turns AS (
-    SELECT s.snapshot_id, r.*, row_number() OVER (PARTITION BY r.domain ORDER BY r.row_id) AS turn
+    SELECT s.snapshot_id, r.* EXCLUDE (snapshot_id, added_in),
+        row_number() OVER (PARTITION BY r.domain ORDER BY r.row_id) AS turn
     FROM snapshots AS s
     JOIN snapshot_entries AS r USING (snapshot_id)
     WHERE s.run_id = $run_id
 ),
-kept AS (SELECT * EXCLUDE (added_in) FROM turns ORDER BY turn, domain, row_id LIMIT $rows),
+kept AS (SELECT * FROM turns ORDER BY turn, domain, row_id LIMIT $rows),
+worked AS (SELECT a.* FROM rationales AS a SEMI JOIN kept AS k ON k.rationale_number = a.number),
+settled AS (
+    SELECT c.* FROM calls AS c SEMI JOIN worked AS a ON a.source = c.key
+    QUALIFY row_number() OVER (
+        PARTITION BY c.key, c.run_id ORDER BY c.added_in DESC, c.attempts DESC, c.cost_microusd DESC
+    ) = 1
+),
 bought AS (
     SELECT key, max(purpose) AS purpose, max(model) AS model, sum(cost_microusd)::BIGINT / 1e6 AS cost_usd
-    FROM calls_at((SELECT coalesce(max(version), 0) FROM versions))
-    GROUP BY key
+    FROM settled GROUP BY key
 )
-SELECT k.row_id, k.snapshot_id, k.stage, k.position, k.copy, k.domain, k.origin, e.example_id, e.parents,
+SELECT k.turn, k.row_id, k.snapshot_id, k.stage, k.position, k.copy, k.domain, k.origin, e.example_id, e.parents,
     a.rationale_id, a.author, a.source AS call_key, c.purpose, c.model, c.cost_usd, left(e.prompt, $chars) AS prompt,
-    CASE WHEN $whole THEN e.prompt END AS whole_prompt, left(a.answer, $chars) AS answer, left(a.text, $chars) AS rationale
+    e.prompt AS whole_prompt, left(a.answer, $chars) AS answer, left(a.text, $chars) AS rationale
 FROM kept AS k
 LEFT JOIN examples AS e ON e.number = k.example_number
-LEFT JOIN rationales AS a ON a.number = k.rationale_number
+LEFT JOIN worked AS a ON a.number = k.rationale_number
 LEFT JOIN bought AS c ON c.key = a.source
-ORDER BY k.position;
+ORDER BY k.turn, k.domain, k.row_id;
 
 -- name: shared_examples
 -- Of the examples that two runs took: those of the first, of the second, and of both.
