@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: help quickstart test test-docs test-browser pages test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.quickstart  ## the whole method offline, in minutes; writes quickstart/
 	$(BIN)/balkit quickstart quickstart

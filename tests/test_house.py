@@ -9,11 +9,14 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import balkit
 
 PACKAGE = Path(__file__).resolve().parent.parent / "balkit"
 
@@ -183,6 +186,18 @@ def test_importing_loads_nothing_heavy(module):
 def test_every_public_name_of_the_package_is_there():
     code = "import balkit; [getattr(balkit, name) for name in balkit.__all__]"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_version_is_the_same_in_both_places():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == balkit.__version__
+
+
+def test_make_help_explains_every_target():
+    text = (PACKAGE.parent / "Makefile").read_text(encoding="utf-8")
+    told = re.findall(r"^([a-z-]+):.*## \S", text, re.MULTILINE)
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert sorted(told) == sorted(targets.split())
 
 
 def test_no_function_passes_80_lines():
