@@ -44,6 +44,7 @@ others from the room in their heading. What is not here may change without a wor
 [troubleshooting.md](troubleshooting.md).
 
 """
+_FOOT = "\n\n[All pages](README.md) | next: [how balkit is built](design.md)\n"
 _LISTED = re.compile(r"^(\w[\w, .*]*?) {2,}(\S.*)$")
 
 
@@ -57,7 +58,7 @@ def page() -> str:
     for room, names in ROOMS.items():
         parts.append(f"## balkit.{room}\n\n")
         parts += [_entry(_object(package, f"balkit.{room}", name), name) for name in names]
-    return "".join(parts).rstrip() + "\n"
+    return "".join(parts).rstrip() + _FOOT
 
 
 def _contents() -> Iterator[str]:

@@ -302,6 +302,11 @@ def test_every_page_can_be_reached_from_the_readme(page: Path) -> None:
     assert page in seen
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_ends_with_the_way_on(page: Path) -> None:
+    assert page.stem == "README" or "[All pages](README.md)" in page.read_text(encoding="utf-8").splitlines()[-1]
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as work:
