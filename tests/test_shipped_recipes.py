@@ -260,6 +260,13 @@ def test_every_recipe_has_its_commands_at_the_top_and_is_tried_here() -> None:
     assert [name for name in NAMES if not {"plan", "run"} <= {words[1] for words in commands(name)}] == []
 
 
+def test_the_page_of_recipes_has_them_all() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    told = page.partition("## Recipes that ship")[2].partition("\n## ")[0]
+    firsts = [line.split("|")[1] for line in told.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(firsts))) == NAMES
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "quickstart_natural_random"])
 def test_every_choice_has_a_comment(name: str) -> None:
     text = (recipes_folder() / f"{name}.yaml").read_text(encoding="utf-8")
