@@ -47,7 +47,7 @@ import keys  # noqa: E402
 from readme import Replies, script  # noqa: E402
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-MARKDOWN = [path for path in sorted(ROOT.rglob("*.md")) if not {*path.relative_to(ROOT).parts} & {".venv", "build"}]
+MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "data").rglob("*.md"), *(ROOT / "recipes").rglob("*.md"), *PAGES])
 #: Pages whose blocks have a test of their own, since they would take too long as they stand.
 ELSEWHERE = {"evidence"}  # test_evidence_page.py
 
