@@ -129,7 +129,7 @@ def of_report(folder: Path) -> Iterator[None]:
         without = make_recipe(name=name, balance={"policy": name}, select={"first": "k_center", "then": "k_center"})
         run(made, without, teacher=Scripted(Rule()), train=False)
     yield
-    assert {"math.html", "plots"} <= {path.name for path in folder.iterdir()}
+    assert {"math.html", "two.html", "plots"} <= {path.name for path in folder.iterdir()}
 
 
 READY: dict[str, Ready] = {

@@ -153,6 +153,22 @@ def test_a_run_without_training_and_a_pool_without_a_run_say_what_is_missing(poo
     assert "The pool has no train examples yet" in (tmp_path / "blank.html").read_text(encoding="utf-8")
 
 
+def test_two_runs_stand_side_by_side_with_paired_differences(pool: Pool, first: str, tmp_path: Path) -> None:
+    second = str(pool.snapshots().sort("version")["run_id"][-1])
+    written = made.write_report(pool, tmp_path / "two.html", compare=(first, second[:9]))
+    two = (tmp_path / "two.html").read_text(encoding="utf-8")
+    assert written.run_id == second
+    assert Page(two).problems == []
+    assert "Not both of their last students have answered eval" in two
+    assert "<code>balance.policy</code>" in two
+    made.write_report(pool, tmp_path / "same.html", compare=(first, first))
+    same = (tmp_path / "same.html").read_text(encoding="utf-8")
+    assert "the first alone 0, the second alone 0" in same
+    assert "McNemar&#39;s p = 1" in same or "McNemar's p = 1" in same
+    with pytest.raises(RunError, match="nothing to compare"):
+        made.write_report(make_pool(tmp_path / "pool"), tmp_path / "no.html", compare=("latest", "latest"))
+
+
 def test_a_page_with_too_many_rows_holds_fewer_and_says_so(
     pool: Pool, first: str, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
