@@ -20,7 +20,7 @@ test: $(VENV)/.dev  ## the default test suite, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not docs and not browser" -n auto --dist worksteal
 
 test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
-	$(BIN)/python -m pytest -m docs
+	$(BIN)/python -m pytest -m docs -n auto --dist worksteal
 
 test-browser: $(VENV)/.browser  ## `balkit report` in a headless Chromium; needs one (chromium, or BALKIT_CHROMIUM)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
