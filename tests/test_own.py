@@ -37,7 +37,8 @@ def test_a_run_chooses_by_a_method_in_a_file(tmp_path: Path) -> None:
     chosen = pool.decisions(run_id=result.run_id).filter(step="select")
     assert set(chosen["method"]) == {"last"}
     (tmp_path / "texts.py").write_text(TARGET)
-    export(pool.snapshot(result.snapshot_id), to=[str(tmp_path / "texts.py")], out=tmp_path / "out")
+    report = export(pool.snapshot(result.snapshot_id), to=["all", str(tmp_path / "texts.py")], out=tmp_path / "out")
+    assert {"texts", "trl"} <= set(report.content["targets"])
     assert (tmp_path / "out" / "texts" / "rows.txt").read_text().count("Answer:") >= 30
     (tmp_path / "jsonl.py").write_text(TARGET)
     with pytest.raises(ExportError, match="one folder of that name"):

@@ -161,11 +161,10 @@ def export(
             raise ExportError(
                 f"snapshot {snapshot.snapshot_id}: no row is left to export ({reasons or 'the snapshot has no rows'})"
             )
-        asked = named or TARGETS
-        refusals = {name: why for name, target in asked.items() if (why := target.refusal(material))}
-        if refusals and named:
+        refusals = {name: why for name, target in named.items() if (why := target.refusal(material))}
+        if refusals and not named.keys() >= TARGETS.keys():
             raise ExportError("; ".join(f"{name} {why}" for name, why in refusals.items()))
-        targets = {name: target for name, target in asked.items() if name not in refusals}
+        targets = {name: target for name, target in named.items() if name not in refusals}
         return _write(material, targets=targets, left_out=refusals, out=Path(out))
 
 
@@ -260,7 +259,7 @@ def target_of(name: str) -> Target | None:
 
 
 def _named(to: Sequence[str]) -> dict[str, Target]:
-    """The targets asked for, by the names of their folders; empty for all of them."""
+    """The targets asked for, by the names of their folders."""
     named = [to] if isinstance(to, str) else list(dict.fromkeys(to))
     found = {name: target_of(name) for name in named if name != ALL}
     unknown = [name for name, target in found.items() if target is None]
@@ -271,7 +270,8 @@ def _named(to: Sequence[str]) -> dict[str, Target]:
     twice = sorted({name for name in by_folder if by_folder.count(name) > 1 or (name in TARGETS and name not in found)})
     if twice:
         raise ExportError(f"{twice[0]}: two targets would have one folder of that name; rename the file")
-    return {} if ALL in named else dict(zip(by_folder, filter(None, found.values()), strict=True))
+    placed = dict(zip(by_folder, filter(None, found.values()), strict=True))
+    return {**TARGETS, **placed} if ALL in named else placed
 
 
 def _sound(options: Options) -> None:

@@ -76,11 +76,16 @@ def inline(figure: Any, *, name: str) -> str:
         figure.savefig(body, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = body.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    for role, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{role})")
-    svg = re.sub(r'\bid="(?!keep-)', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"(font: [\d.]+px)[^;\"]*", r"\1 var(--font)", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: _of_page(tag[0], name), svg)
     width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
     size = f'class="figure" style="max-width: {float(width[1]) * 1.34:.0f}px"' if width else 'class="figure"'
     return re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg \1 {size}>", svg, count=1).replace("\n", "")
+
+
+def _of_page(tag: str, name: str) -> str:
+    """A tag with the page's colours and letters, and ids of its own. Texts between tags, which name domains, stay."""
+    for role, colour in COLOURS.items():
+        tag = tag.replace(colour, f"var(--{role})")
+    tag = re.sub(r'\bid="(?!keep-)', f'id="{name}-', tag)
+    tag = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", tag)
+    return re.sub(r"(font: [\d.]+px)[^;\"]*", r"\1 var(--font)", tag)

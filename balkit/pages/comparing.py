@@ -72,7 +72,7 @@ def _numbers(first: Run, second: Run) -> list[tuple[str, list[float], str]]:
             "rows": sum(kinds.values()),
             **kinds,
             "refused": int(run.refused["rows"].sum()),
-            "calls paid": told["total"]["calls"],
+            "calls sent": told["total"]["calls"],
             "spent": told["total"]["usd"],
         }
 

@@ -79,7 +79,10 @@ def write_report(
     lines = shown["lookup"]
     if lines.get("total", 0) > lines.get("shown", 0):
         notes.append(f"Of {lines['total']:,} rows {lines['shown']:,} can be looked up, drawn evenly over domains.")
-    return Written(file, len(html.encode()), run_id, tuple(notes), saved)
+    size = len(html.encode())
+    if size >= LIMIT:
+        notes.append(f"The page is larger than {LIMIT / 1e6:g} MB: it has many stages, or long names or texts.")
+    return Written(file, size, run_id, tuple(notes), saved)
 
 
 def visible(value: Any) -> Any:
