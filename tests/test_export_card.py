@@ -166,9 +166,9 @@ def test_terms_that_say_nothing_or_cannot_be_written_are_refused(card):
         recipes.load(RECIPE | {"card": card})
 
 
-def test_shipped_recipes_state_whose_texts_they_use():
-    for file in sorted(recipes_folder().glob("*.yaml")):
-        assert recipes.load(file).card.source_license("any"), file.name
+@pytest.mark.parametrize("name", ["math", "quickstart", "quickstart_natural_random", "r52", "reuters"])
+def test_recipes_on_texts_that_are_known_state_whose_they_are(name):
+    assert recipes.load(recipes_folder() / f"{name}.yaml").card.source_license("any")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))

@@ -78,7 +78,7 @@ def around(
             quotas=_quotas(pool, snapshot),
             rejected=view.rejected_of(snapshot.run_id),
             spent=view.spent_of(snapshot.run_id),
-            eval_rows=int(view.coverage()["eval"].sum()),
+            eval_rows=view.size("eval"),
         ),
     )
 

@@ -146,6 +146,10 @@ class View:
             chosen.join(texts, on="rationale_id"), reviewed.standing(rationales), per_example=per_example
         )
 
+    def size(self, split: str) -> int:
+        """How many examples of a split are in use."""
+        return int(self._ask("size", split=split).item())
+
     def parents(self) -> pl.DataFrame:
         """Which examples the written ones in use were written after: example_id, parents."""
         return self._ask("parents").cast({"parents": pl.List(pl.String)})

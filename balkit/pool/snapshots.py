@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from balkit import frames, texts
+from balkit import frames
 from balkit.errors import PoolDamaged, PoolError
 from balkit.pool import database
 
@@ -97,17 +97,43 @@ class SnapshotScan:
         return pl.read_parquet(self.file, columns=short)
 
 
-def digest_of(rows: pl.DataFrame) -> str:
-    """The digest of a training set: `texts.digest` of the list of its ordered (example_id, rationale_id, copy)."""
-    ids = rows.select("example_id", "rationale_id", "copy")
+class _Digest:
+    """The digest of a training set, made of its rows in their order, some at a time.
+
+    It is `texts.digest` of the list of their (example_id, rationale_id, copy).
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sha256 = hashlib.sha256(b"[")
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """The next ROWS."""
+        for block in rows.select("example_id", "rationale_id", "copy").iter_slices(65_536):
+            self._sha256.update(f"{',' if self.rows else ''}{_listed(block)}".encode("utf-8", "surrogatepass"))
+            self.rows += block.height
+
+    def hexdigest(self) -> str:
+        """Of all rows so far, 64 hex digits."""
+        whole = self._sha256.copy()
+        whole.update(b"]")
+        return whole.hexdigest()
+
+
+def _listed(ids: pl.DataFrame) -> str:
+    """Rows as JSON lists with commas between; quickly where no id needs escapes."""
     if ids.select(pl.col("example_id", "rationale_id").str.contains(r"[^ !#-\[\]-~]").any()).sum_horizontal()[0]:
-        return texts.digest([list(row) for row in ids.iter_rows()])
-    total = hashlib.sha256(b"[")
-    for number, block in enumerate(ids.iter_slices(65_536)):
-        listed = block.select(pl.format('["{}","{}",{}]', "example_id", "rationale_id", "copy").str.join(",")).item()
-        total.update(f"{',' if number and listed else ''}{listed or ''}".encode())
-    total.update(b"]")
-    return total.hexdigest()
+        return ",".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in ids.iter_rows())
+    row = pl.format('["{}","{}",{}]', "example_id", "rationale_id", "copy")
+    listed: str = ids.select(row.str.join(",")).item()
+    return listed
+
+
+def digest_of(rows: pl.DataFrame) -> str:
+    """The digest of a training set."""
+    digest = _Digest()
+    digest.add(rows)
+    return digest.hexdigest()
 
 
 def _keys(con: duckdb.DuckDBPyConnection, snapshot_id: str) -> pl.DataFrame:
@@ -250,7 +276,7 @@ def _damaged(snapshot_id: str, *, found: int, committed: int) -> PoolDamaged:
 def scan(con: duckdb.DuckDBPyConnection, folder: Path, snapshot_id: str) -> SnapshotScan:
     """A snapshot with its rows in a Parquet file under `folder`, written anew when absent or not as its manifest says.
 
-    Raises as `read` does. However many rows there are, a block of them is in memory, and while it writes all ids.
+    Raises as `read` does. However many rows there are, a block of them is in memory.
     """
     record = _record(con, snapshot_id)
     home = folder / record["snapshot_id"]
@@ -285,18 +311,17 @@ def _write(blocks: Iterator[pl.DataFrame], path: Path, *, record: Mapping[str, A
     """The blocks as a Parquet file; raises `PoolDamaged` where they are not the rows that were committed."""
     import pyarrow.parquet
 
-    ids = [frames.SNAPSHOT_ROWS.empty().select(_KEYS)]
+    digest = _Digest()
     schema = frames.SNAPSHOT_ROWS.empty().to_arrow().schema
     with path.open("wb") as file:
         with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
             for block in blocks:
-                ids.append(block.select(_KEYS))
+                digest.add(block)
                 writer.write_table(block.to_arrow().cast(schema), row_group_size=BLOCK)
         file.flush()
         os.fsync(file.fileno())
-    found = pl.concat(ids)
-    if found.height != record["total_rows"] or digest_of(found) != record["digest"]:
-        raise _damaged(record["snapshot_id"], found=found.height, committed=record["total_rows"])
+    if digest.rows != record["total_rows"] or digest.hexdigest() != record["digest"]:
+        raise _damaged(record["snapshot_id"], found=digest.rows, committed=record["total_rows"])
 
 
 def _stored_blocks(con: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> Iterator[pl.DataFrame]:

@@ -241,6 +241,10 @@ FROM versions AS v
 WHERE v.version <= $version
 ORDER BY v.version DESC;
 
+-- name: size
+-- How many examples of a split are in use at a version.
+SELECT count(*) AS rows FROM labelled_at($version) WHERE split = $split AND NOT retired;
+
 -- name: stored_labels
 -- The current labels of the incoming examples that the pool has already.
 SELECT l.example_id, l.domain, l.split, l.origin
