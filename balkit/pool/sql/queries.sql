@@ -513,20 +513,42 @@ LEFT JOIN answered AS a ON a.example_id = d.example_id AND a.reason = d.reason
 ORDER BY d.step, d.reason, d.turn, d.domain, d.example_id;
 
 -- name: ifd_by_stage
--- The IFD that a run's stages gave their candidates, and whether the next stage took the candidate.
+-- The IFD that a run's stages gave their candidates, and whether the next stage took the candidate. A score that was
+-- stored before, by the same weights and settings, is not stored again: the stage's decisions lead to it. What stage 1
+-- ranked by goes by no score, and by it later stages take the domains that give all they have.
 WITH taken AS (
     SELECT DISTINCT s.stage, e.example_id
     FROM snapshots AS s
     JOIN snapshot_entries AS r USING (snapshot_id)
     JOIN examples AS e ON e.number = r.example_number
     WHERE s.run_id = $run_id
+),
+added AS (
+    SELECT v.stage + 1 AS stage, s.example_id, s.value, s.reason, s.checkpoint, s.settings
+    FROM versions AS v
+    JOIN scores AS s ON s.added_in = v.version
+    WHERE v.run_id = $run_id AND v.step = 'scores' AND s.name = 'ifd'
+),
+ranked AS (
+    SELECT stage, example_id FROM decisions
+    WHERE run_id = $run_id AND step = 'select' AND reason <> 'unscored: not among the candidates'
+        AND method NOT IN (SELECT method FROM decisions WHERE run_id = $run_id AND step = 'select' AND stage = 1)
+),
+before AS (
+    SELECT d.stage, d.example_id, s.value, s.reason
+    FROM ranked AS d
+    JOIN (SELECT DISTINCT stage, checkpoint, settings FROM added) AS a USING (stage)
+    JOIN scores AS s ON (s.example_id, s.checkpoint, s.settings, s.name) = (d.example_id, a.checkpoint, a.settings, 'ifd')
+),
+scored AS (
+    SELECT stage, example_id, value, reason FROM added
+    UNION
+    SELECT stage, example_id, value, reason FROM before
 )
-SELECT v.stage + 1 AS stage, s.value AS ifd, s.reason, t.example_id IS NOT NULL AS taken
-FROM versions AS v
-JOIN scores AS s ON s.added_in = v.version
-LEFT JOIN taken AS t ON t.example_id = s.example_id AND t.stage = v.stage + 1
-WHERE v.run_id = $run_id AND v.step = 'scores' AND s.name = 'ifd'
-ORDER BY v.stage, s.example_id;
+SELECT s.stage, s.value AS ifd, s.reason, t.example_id IS NOT NULL AS taken
+FROM scored AS s
+LEFT JOIN taken AS t USING (example_id, stage)
+ORDER BY s.stage, s.example_id;
 
 -- name: ifd_ranked
 -- The same of the rows that were ranked by IFD, for a run whose scores an earlier one had stored.
