@@ -78,7 +78,7 @@ def write(file: Path, text: str) -> None:
             os.fsync(stream.fileno())
         draft.replace(file)
     except OSError as error:
-        raise PoolError(f"{file}: cannot be written ({error.strerror}); nothing was started") from error
+        raise PoolError(f"{file}: cannot be written ({error.strerror}); what was there is as it was") from error
 
 
 def forecast_of(pool: Path, *, run_id: str) -> list[dict[str, Any]] | None:
