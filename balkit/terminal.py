@@ -29,7 +29,8 @@ def spelled(text: str, encoding: str | None) -> str:
 
 
 def prepare() -> None:
-    """Let stdout and stderr write any text, spelled out where their encoding lacks a character."""
+    """Let stdout and stderr write any text, spelled out where their encoding lacks a character; closed ones drop it."""
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)

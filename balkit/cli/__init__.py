@@ -27,6 +27,7 @@ from balkit.cli import (
     runs,
     status,
 )
+from balkit.cli.show import say
 from balkit.errors import BalkitError
 from balkit.terminal import prepare
 
@@ -61,7 +62,7 @@ def _alone(
     if version:
         from balkit import __version__
 
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
         first.welcome()
@@ -85,6 +86,6 @@ def main() -> None:
         ending.failed("defect", "the error above is a defect of balkit")
     else:
         if code == ending.INTERRUPTED:
-            typer.echo("", err=True)
+            say("", err=True)
             ending.failed("interrupted", "interrupted", exit_with=code)
         sys.exit(code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from balkit.cli.show import Json, frame_out, json_out, progress
+from balkit.cli.show import Json, frame_out, json_out, progress, say
 
 if TYPE_CHECKING:
     from balkit.auditing import Audit, Fixed
@@ -31,7 +31,7 @@ def _list_reasons(asked: bool) -> None:
         from balkit.auditing import REASONS
 
         width = max(map(len, REASONS))
-        typer.echo("\n".join(f"{reason:{width}}  {about}" for reason, about in REASONS.items()))
+        say("\n".join(f"{reason:{width}}  {about}" for reason, about in REASONS.items()))
         raise typer.Exit
 
 
@@ -122,7 +122,7 @@ def _say(found: Audit, sources: list[str], *, show: int, fixed: Fixed | None) ->
     named = ", ".join(sources)
     about = f"{summary['kind']} answers{_columns(summary['columns'])}"
     if found.clean:
-        typer.echo(f"{named}: nothing wrong in {summary['rows']:,} rows ({about})")
+        say(f"{named}: nothing wrong in {summary['rows']:,} rows ({about})")
         return
     title = f"{named}: {summary['flagged']:,} of {summary['rows']:,} rows ({about})"
     frame_out(found.by_reason(), as_json=False, title=title)
@@ -133,11 +133,11 @@ def _say(found: Audit, sources: list[str], *, show: int, fixed: Fixed | None) ->
         rows = shown.head(show).with_columns(pl.col("example_id").str.head(12))
         frame_out(rows, as_json=False, title="\nrows, counted from 0")
     if shown.height > show:
-        typer.echo(f"... and {shown.height - show:,} more; --json prints all")
+        say(f"... and {shown.height - show:,} more; --json prints all")
     if fixed is not None:
         rejected = f", {fixed.rejected:,} worked answers rejected" if fixed.rejected else ""
         left = f"; {fixed.left:,} of dev and eval left (--held-out)" if fixed.left else ""
-        typer.echo(f"version {fixed.version}: {fixed.retired:,} examples retired{rejected}, none deleted{left}")
+        say(f"version {fixed.version}: {fixed.retired:,} examples retired{rejected}, none deleted{left}")
 
 
 def _columns(columns: list[dict[str, str]]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from balkit.cli.show import Json, json_out
+from balkit.cli.show import Json, json_out, prose, say
 from balkit.cli.talk import line
 
 if TYPE_CHECKING:
@@ -235,14 +235,12 @@ def _say(wishes: Wishes) -> None:
     facts = wishes.facts
     told = ", ".join(f"{part} from {column}" for part, column in wishes.columns.items() if column)
     counted = f"{facts.rows:,}{' or more' if facts.more else ''} rows, {len(facts.domains)} domains"
-    typer.echo(f"{wishes.file}: {counted}; {told}; answers of the kind {wishes.kind}")
-    typer.echo(f"{wishes.out}: {wishes.budget} rows in {wishes.stages} stages, by {wishes.teacher}. Next:")
-    typer.echo("\n".join(f"  {command}" for command in commands(wishes)))
+    prose(f"{wishes.file}: {counted}; {told}; answers of the kind {wishes.kind}")
+    say(f"{wishes.out}: {wishes.budget} rows in {wishes.stages} stages, by {wishes.teacher}. Next:")
+    say("\n".join(f"  {command}" for command in commands(wishes)))
     key = key_of(wishes.teacher) if wishes.base_url is None else None
     if key is not None and not os.environ.get(key):
-        typer.echo(f"Before the run: export {key}=...")
+        say(f"Before the run: export {key}=...")
     if len(facts.splits) > 1:
         held_out = ", ".join(split for split in facts.splits if split != "train")
-        typer.echo(
-            f"The file's split column names rows of {held_out}: put these into a file of their own, --split eval"
-        )
+        prose(f"The file's split column names rows of {held_out}: put these into a file of their own, --split eval")

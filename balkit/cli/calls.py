@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, frame_out, json_out
+from balkit.cli.show import Json, data_out, frame_out, json_out, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def calls_list(
         return
     frame_out(_brief(found.head(limit)), as_json=False)
     more = "; --limit shows more" if found.height > limit else ""
-    typer.echo(f"{min(limit, found.height):,} of {found.height:,} calls{more}")
+    say(f"{min(limit, found.height):,} of {found.height:,} calls{more}")
 
 
 @calls_app.command("show")
@@ -85,18 +85,19 @@ def calls_show(
         json_out(body)
         return
     if raw:
-        typer.echo("\n".join(one["raw"] for one in body["attempts"] if one["raw"]), color=not sys.stdout.isatty())
+        text = "\n".join(one["raw"] for one in body["attempts"] if one["raw"]) + "\n"
+        data_out(visible(text) if sys.stdout.isatty() else text)
         return
-    typer.echo(f"key {body['key']}")
+    say(f"key {body['key']}")
     for name, value in body["parts"].items():
         if name != "messages":
-            typer.echo(f"{name:12} {visible(str(value))}")
+            say(f"{name:12} {visible(str(value))}")
     for role, text in body["parts"]["messages"]:
-        typer.echo(f"--- {role}\n{visible(text)}")
+        say(f"--- {role}\n{visible(text)}")
     for one in body["attempts"]:
-        typer.echo(_attempt(one))
+        say(_attempt(one))
     for run_id in body["used_by"]:
-        typer.echo(f"--- run {run_id[:12]} was answered from the ledger")
+        say(f"--- run {run_id[:12]} was answered from the ledger")
 
 
 @calls_app.command("explain")
@@ -112,17 +113,17 @@ def calls_explain(pool: PoolPath, key: KeyStart, as_json: bool = Json) -> None:
     if as_json:
         json_out(body)
         return
-    typer.echo("\n".join(body["why"]))
+    say("\n".join(body["why"]))
     closest = body["closest"]
     if closest is None:
-        typer.echo("nothing for this purpose had been asked before")
+        say("nothing for this purpose had been asked before")
         return
-    typer.echo(f"the closest request before it is {closest['key'][:12]}; it differs in {', '.join(closest['differs'])}")
+    say(f"the closest request before it is {closest['key'][:12]}; it differs in {', '.join(closest['differs'])}")
     for name, difference in closest["differs"].items():
         if name == "messages":
-            typer.echo("\n".join(f"  {visible(line)}" for line in difference))
+            say("\n".join(f"  {visible(line)}" for line in difference))
         else:
-            typer.echo(f"  {name}: {json.dumps(difference[0])} there, {json.dumps(difference[1])} here")
+            say(f"  {name}: {json.dumps(difference[0])} there, {json.dumps(difference[1])} here")
 
 
 @calls_app.command("retry")
@@ -158,7 +159,7 @@ def calls_retry(
             "asked_again": "has no reply: the next run that needs it asks again",
             "kept": "has a paid reply, which is kept; nothing buys it again",
         }
-        typer.echo("\n".join(f"{key[:12]} {said[what]}" for what, found in done.items() for key in found))
+        say("\n".join(f"{key[:12]} {said[what]}" for what, found in done.items() for key in found))
     raise typer.Exit(1 if done["kept"] else 0)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from balkit.cli.calls import visible
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, frame_out, json_out
+from balkit.cli.show import Json, frame_out, json_out, prose, say
 
 if TYPE_CHECKING:
     from balkit.explaining import Choice, Explanation, Placed
@@ -62,7 +62,7 @@ def select(
     shown = domains.with_columns((pl.col("pool_share") * 100).round(1).alias("pool_share"))
     shown = shown.rename({"pool_share": "pool %", "mean_similarity": "similarity"})
     frame_out(shown, as_json=False, title=choice.source)
-    typer.echo("radius: the farthest real example from what was taken (1 - cosine); similarity: of the mean one")
+    prose("radius: the farthest real example from what was taken (1 - cosine); similarity: of the mean one")
 
 
 def _choice(pool: Path, *, recipe: Path | None, run: str | None, example: str | None) -> Choice:
@@ -79,27 +79,27 @@ def _choice(pool: Path, *, recipe: Path | None, run: str | None, example: str | 
 
 
 def _show(found: Explanation) -> None:
-    typer.echo(f"{found.example_id} ({found.domain}, {found.split}), by {found.source}")
-    typer.echo(_quoted(found.prompt))
+    say(f"{found.example_id} ({found.domain}, {found.split}), by {found.source}")
+    say(_quoted(found.prompt))
     if found.since:
-        typer.echo(f"since then: {visible(', '.join(found.since))}")
+        prose(f"since then: {visible(', '.join(found.since))}")
     if found.never:
-        typer.echo(f"not chosen: {visible(found.never)}")
+        prose(f"not chosen: {visible(found.never)}")
     for placed in found.stages:
-        typer.echo(_line(placed))
+        say(_line(placed))
     if found.stands_for:
         examples = "example" if found.stands_for == 1 else "examples"
-        typer.echo(f"it stands for {found.stands_for} real {examples} of {found.domain}: it is the nearest row taken")
+        prose(f"it stands for {found.stands_for} real {examples} of {found.domain}: it is the nearest row taken")
     if found.represented_by is not None:
         near = found.represented_by
         kind = "written" if near.origin == "synthetic" else "real"
-        typer.echo(
+        say(
             f"the nearest {'other row' if found.chosen else 'row'} taken is {near.example_id}, {kind}, of stage "
             f"{near.stage}, at distance {near.distance:.4f} (1 - cosine):"
         )
-        typer.echo(_quoted(near.prompt))
+        say(_quoted(near.prompt))
     else:
-        typer.echo(f"no {'other ' if found.chosen else ''}row of {found.domain} was taken")
+        say(f"no {'other ' if found.chosen else ''}row of {found.domain} was taken")
 
 
 def _line(placed: Placed) -> str:

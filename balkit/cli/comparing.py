@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from balkit.cli.show import Json, frame_out, json_out, progress
+from balkit.cli.show import Json, frame_out, json_out, progress, say
 
 
 def register(app: typer.Typer) -> None:
@@ -54,15 +54,15 @@ def compare(
             budgets=_numbers(budgets),
             run=not table,
             notify=notify,
-            say=(lambda text: None) if silent else (lambda text: typer.echo(text, err=True)),
+            say=(lambda text: None) if silent else (lambda text: say(text, err=True)),
         )
     if as_json:
         json_out(done.body)
         return
     if done.cells:
         frame_out(done.table(), as_json=False, title="mean over seeds, ± half of the 95 % interval")
-        typer.echo(f"{done.out / 'results.json'} holds the numbers, results.md the table, figure.svg the figure")
+        say(f"{done.out / 'results.json'} holds the numbers, results.md the table, figure.svg the figure")
     if done.missing:
-        typer.echo(
+        say(
             f"{len(done.missing)} cells have not run: {', '.join(done.missing[:5])}" + ", ..." * (len(done.missing) > 5)
         )

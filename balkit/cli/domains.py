@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, frame_out, json_out, progress
+from balkit.cli.show import Json, frame_out, json_out, progress, say
 
 
 def register(app: typer.Typer) -> None:
@@ -76,5 +76,5 @@ def discover(
         frame_out(found.candidates, as_json=False, title="other numbers of domains")
     start = "nothing was stored" if dry_run else f"version {found.version}"
     if encoder == "hashing":
-        typer.echo("hashing sees spelling, not meaning; --encoder sentence-transformers --model FOLDER finds topics")
-    typer.echo(f"{start}: {found.assigned:,} examples in {found.domains.height} domains of the set {name}")
+        say("hashing sees spelling, not meaning; --encoder sentence-transformers --model FOLDER finds topics")
+    say(f"{start}: {found.assigned:,} examples in {found.domains.height} domains of the set {name}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import textwrap
 from typing import Any, NoReturn
 
 import typer
 
+from balkit.cli.show import folded, say
 from balkit.errors import OTHERS
 
 #: What typer makes of Ctrl-C.
@@ -23,9 +23,9 @@ UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__nam
 
 def failed(code: str, message: str, *, fix: str = "", exit_with: int = 1) -> NoReturn:
     """Say it on stderr, and end. Without `fix` it is that of `errors.OTHERS`."""
-    typer.echo(f"balkit: {message}", err=True)
+    say(f"balkit: {message}", err=True)
     helps = f"[{code}] {fix or OTHERS[code][1]} See {_PAGE}#{code}"
-    typer.echo(textwrap.indent(folded(helps, width=76), "  "), err=True)
+    say(textwrap.indent(folded(helps, width=76), "  "), err=True)
     sys.exit(exit_with)
 
 
@@ -37,10 +37,3 @@ def misused(error: Any) -> NoReturn:
         message = f"{message}\n{context.get_usage()}"
         fix = f"`{context.command_path} --help` shows what it takes."
     failed("usage", message, fix=fix, exit_with=MISUSED)
-
-
-def folded(text: str, *, width: int) -> str:
-    """The text in lines; a word, and a command in backticks, stays whole where it fits a line."""
-    whole = re.sub(r"`[^`]+`", lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
-    lines = textwrap.fill(whole, width, break_long_words=False, break_on_hyphens=False)
-    return lines.replace("\N{NO-BREAK SPACE}", " ")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, frame_out, json_out, progress
+from balkit.cli.show import Json, data_out, frame_out, json_out, progress, prose, say
 
 recipes_app = typer.Typer(help="The recipes that ship with balkit.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def _list_targets(asked: bool) -> None:
         from balkit.exports import TARGETS
 
         width = max(map(len, TARGETS))
-        typer.echo("\n".join(f"{name:{width}}  {target.about}" for name, target in TARGETS.items()))
+        say("\n".join(f"{name:{width}}  {target.about}" for name, target in TARGETS.items()))
         raise typer.Exit
 
 
@@ -94,7 +94,7 @@ def export(
     validation = dev if dev.height else None
     report = write(found, to=named, out=out, validation=validation, options=options, background=background)
     if said := opened.said_of_refused(found.snapshot_id):
-        typer.echo(said, err=True)
+        say(said, err=True)
     if as_json:
         json_out(dict(report.content))
         return
@@ -102,8 +102,8 @@ def export(
     frame_out(report.lengths(), as_json=False, title=f"tokens a row, by {counted['counter']}")
     frame_out(report.by_target(), as_json=False, title="\ntargets")
     for warning in report.warnings:
-        typer.echo(warning)
-    typer.echo(f"{out}: see EXPORT_REPORT.json there, and README.md of each target")
+        prose(warning)
+    say(f"{out}: see EXPORT_REPORT.json there, and README.md of each target")
 
 
 @recipes_app.command("list")
@@ -119,7 +119,7 @@ def recipes_list(as_json: bool = Json) -> None:
         json_out(found)
     else:
         width = max(map(len, found))
-        typer.echo("\n".join(f"{name:{width}}  {about}" for name, about in found.items()))
+        say("\n".join(f"{name:{width}}  {about}" for name, about in found.items()))
 
 
 @recipes_app.command("show")
@@ -133,7 +133,7 @@ def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")], 
 
         json_out(load(_shipped(name)).model_dump(mode="json"))
         return
-    typer.echo(_shipped(name).read_text(encoding="utf-8"), nl=False)
+    data_out(_shipped(name).read_text(encoding="utf-8"))
 
 
 @recipes_app.command("copy")
@@ -157,7 +157,7 @@ def recipes_copy(
     if as_json:
         json_out({"file": str(to)})
         return
-    typer.echo(f"{to}: change it, then `balkit plan POOL {to}`")
+    say(f"{to}: change it, then `balkit plan POOL {to}`")
 
 
 @recipes_app.command("schema")
@@ -205,6 +205,6 @@ def quickstart(
     from balkit.quickstart import quickstart as run_quickstart
 
     with progress(quiet=quiet) as notify:
-        report = run_quickstart(folder, notify=notify, say=(lambda text: None) if as_json else typer.echo)
+        report = run_quickstart(folder, notify=notify, say=(lambda text: None) if as_json else say)
     if as_json:
         json_out(report)

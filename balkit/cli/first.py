@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from balkit.cli.show import Json, json_out
+from balkit.cli.show import Json, folded, json_out, say
 
 if TYPE_CHECKING:
     from balkit.health import Check
@@ -40,17 +40,17 @@ def welcome() -> None:
     """What balkit is, and the next command for what lies in the current folder."""
     from balkit.starting.here import look, next_commands
 
-    typer.echo(_ALONE)
+    say(_ALONE)
     folder = Path.cwd()
     here = look(folder)
     named = [f"pool {pool}" for pool in here.pools[:3]] + [f"recipe {recipe.path}" for recipe in here.recipes[:3]]
     more = len(here.pools) + len(here.recipes) - len(named)
     if named:
-        typer.echo(f"Here: {', '.join(named)}{f' and {more} more' if more else ''}. Next:")
+        say(f"Here: {', '.join(named)}{f' and {more} more' if more else ''}. Next:")
         for command, about in next_commands(folder, here):
-            typer.echo(f"  {command}\n      {about}")
-        typer.echo("")
-    typer.echo("balkit doctor checks the installation; balkit --help lists all commands.")
+            say(f"  {command}\n      {about}")
+        say("")
+    say("balkit doctor checks the installation; balkit --help lists all commands.")
 
 
 def doctor(
@@ -84,7 +84,7 @@ def doctor(
     if as_json:
         json_out({"broken": broken, "checks": [asdict(check) for check in found]})
     else:
-        typer.echo(f"\n{broken} broken" if broken else "\nnothing is broken")
+        say(f"\n{broken} broken" if broken else "\nnothing is broken")
     raise typer.Exit(1 if broken else 0)
 
 
@@ -96,7 +96,6 @@ def list_errors(
 
     Example: balkit errors pool-locked
     """
-    from balkit.cli.ending import folded
     from balkit.errors import codes
 
     known = codes()
@@ -107,13 +106,13 @@ def list_errors(
         json_out([{"code": name, "means": means, "fix": fix} for name, (means, fix) in shown.items()])
         return
     for name, (means, fix) in shown.items():
-        typer.echo(f"{name}\n{indent(folded(means, width=76), '  ')}\n{indent('-> ' + folded(fix, width=73), '  ')}")
+        say(f"{name}\n{indent(folded(means, width=76), '  ')}\n{indent('-> ' + folded(fix, width=73), '  ')}")
 
 
 def _say(check: Check) -> None:
-    typer.echo(f"{check.state:6}  {check.name}: {check.said}")
+    say(f"{check.state:6}  {indent(folded(f'{check.name}: {check.said}', width=72), 8 * ' ').lstrip()}")
     if check.mend:
-        typer.echo(f"        -> {check.mend}")
+        say(f"        -> {check.mend}")
 
 
 def _teacher(model: str, base_url: str | None) -> Teacher:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
-import typer
 
-from balkit.cli.show import frame_out
+from balkit.cli.show import frame_out, say
 from balkit.steps import Measured
 from balkit.student import Interval, compare, intervals, macro_f1, sampled, shot, summarise
 from balkit.student import confusion as confused
@@ -60,24 +59,24 @@ def shown(found: Measured, *, confusion: bool, errors: int) -> None:
         rows.append({"domain": name, **part, "rows": domain["rows"], "%": 100 * domain["accuracy"], **beside})
     frame_out(pl.DataFrame(rows), as_json=False)
     if found.samples:
-        typer.echo(f"{len(found.samples)} answers drawn to each row; the table and what follows is of the majority's.")
-    typer.echo("95 % intervals, rows drawn again within domains:")
+        say(f"{len(found.samples)} answers drawn to each row; the table and what follows is of the majority's.")
+    say("95 % intervals, rows drawn again within domains:")
     for name, each in _intervals(found).items():
-        typer.echo(f"  {name:6} {_percent(each)}")
+        say(f"  {name:6} {_percent(each)}")
     if found.samples:
         _drawn(found)
     if found.kind in ("label", "choice"):
-        typer.echo(f"macro F1 {100 * macro_f1(found.found, found.examples):.1f} %")
+        say(f"macro F1 {100 * macro_f1(found.found, found.examples):.1f} %")
     if other is not None:
         _compared(other, found)
     if confusion:
-        typer.echo("What was taken for what (wrong answers only):")
+        say("What was taken for what (wrong answers only):")
         table = confused(found.found, found.examples)
         frame_out(table.filter(pl.col("predicted").ne_missing(pl.col("reference"))).head(30), as_json=False)
     if errors:
         for row in wrong(found.found, found.examples, count=errors).iter_rows(named=True):
-            typer.echo(f"\n{row['domain']}, {row['example_id'][:12]}: {row['prompt'][:400]}")
-            typer.echo(f"  wanted {row['reference']!r}, read {row['predicted']!r} in: {row['text'][:400]!r}")
+            say(f"\n{row['domain']}, {row['example_id'][:12]}: {row['prompt'][:400]}")
+            say(f"  wanted {row['reference']!r}, read {row['predicted']!r} in: {row['text'][:400]!r}")
 
 
 def _intervals(found: Measured) -> dict[str, Interval]:
@@ -92,9 +91,9 @@ def _drawn(found: Measured) -> None:
     drawn = sampled(found.samples, head=found.head, counts=found.counts)
     kinds = {"mean accuracy": drawn.mean} | {f"pass@{k}": each for k, each in drawn.pass_at.items() if k > 1}
     for title, each in kinds.items():
-        typer.echo(f"{title} of {drawn.samples} answers a row:")
+        say(f"{title} of {drawn.samples} answers a row:")
         for name, one in each.items():
-            typer.echo(f"  {name:6} {_percent(one)}")
+            say(f"  {name:6} {_percent(one)}")
 
 
 def _percent(each: Interval, *, signed: bool = False) -> str:
@@ -104,9 +103,9 @@ def _percent(each: Interval, *, signed: bool = False) -> str:
 
 def _compared(other: pl.DataFrame, found: Measured) -> None:
     compared = compare(other, found.found, head=found.head, counts=found.counts)
-    typer.echo(
+    say(
         f"Against the other, on the same {compared.rows} rows: right here alone {compared.only_second}, there alone "
         f"{compared.only_first}, McNemar p = {compared.p_value:.2g}"
     )
     for name, each in compared.differences.items():
-        typer.echo(f"  {name:6} {_percent(each, signed=True)}")
+        say(f"  {name:6} {_percent(each, signed=True)}")

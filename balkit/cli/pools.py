@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from balkit.cli.show import Json, frame_out, json_out, json_text, progress
+from balkit.cli.show import Json, data_out, frame_out, json_out, json_text, progress, prose, say
 from balkit.events import Event
 
 if TYPE_CHECKING:
@@ -95,16 +95,16 @@ def add(
 
 def _say(report: AddReport, *, dry_run: bool, skip_bad: Path | None) -> None:
     start = "nothing was stored" if dry_run else f"version {report.version}"
-    typer.echo(f"{start}: {report.new} new of {report.rows} rows, {report.duplicate} already there")
+    say(f"{start}: {report.new} new of {report.rows} rows, {report.duplicate} already there")
     if report.skipped and skip_bad is not None:
-        typer.echo(f"{report.skipped} problems in rows that were left out; {skip_bad} names them")
+        prose(f"{report.skipped} problems in rows that were left out; {skip_bad} names them")
     elif report.skipped:
-        typer.echo(f"{report.skipped} problems; nothing can be added before they are mended, or left out (--skip-bad):")
-        typer.echo("\n".join(f"  - {line}" for line in report.problems))
+        prose(f"{report.skipped} problems; nothing can be added before they are mended, or left out (--skip-bad):")
+        say("\n".join(f"  - {line}" for line in report.problems))
         if report.skipped > len(report.problems):
-            typer.echo(f"  ... and {report.skipped - len(report.problems):,} more")
+            say(f"  ... and {report.skipped - len(report.problems):,} more")
     if report.leaks:
-        typer.echo(f"{report.leaks} prompts stand in both train and eval; runs leave them out of training")
+        prose(f"{report.leaks} prompts stand in both train and eval; runs leave them out of training")
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def sql(
     write = None if out is None else _writer(out)
     found = Pool.open(pool).sql(query, timeout_s=timeout_s)
     if as_csv and out is None:
-        typer.echo(_csv(found), nl=False)
+        data_out(_csv(found))
         return
     if out is None or write is None:
         frame_out(found, as_json=as_json)
@@ -178,7 +178,7 @@ def sql(
     if as_json:
         json_out({"file": str(out), "rows": found.height})
     else:
-        typer.echo(f"{out}: {found.height:,} rows")
+        say(f"{out}: {found.height:,} rows")
 
 
 def _csv(found: pl.DataFrame) -> str:
@@ -249,7 +249,7 @@ def tag(
     if as_json:
         json_out({"tag": name, "version": found})
     else:
-        typer.echo(f"{name} is version {found}")
+        say(f"{name} is version {found}")
 
 
 def diff(
@@ -268,7 +268,7 @@ def diff(
 
     found = (changed_rows if rows else changes)(Pool.open(pool), since=since, until=until)
     if found.is_empty() and not as_json:
-        typer.echo(f"{pool}: no example, label or rationale differs between versions {since} and {until}")
+        say(f"{pool}: no example, label or rationale differs between versions {since} and {until}")
         return
     frame_out(found, as_json=as_json, title=f"{pool} from version {since} to {until}")
 
@@ -293,7 +293,7 @@ def check(
     if as_json:
         json_out({"problems": problems, "repaired": repaired})
     else:
-        typer.echo("\n".join([*repaired, *(problems or [f"{pool}: nothing wrong"])]))
+        say("\n".join([*repaired, *(problems or [f"{pool}: nothing wrong"])]))
     raise typer.Exit(1 if problems else 0)
 
 
@@ -313,7 +313,7 @@ def retire(
     if as_json:
         json_out({"version": version})
     else:
-        typer.echo(f"version {version}")
+        say(f"version {version}")
 
 
 def relabel(
@@ -343,7 +343,7 @@ def relabel(
     if as_json:
         json_out({"version": version, "examples": labels.height})
     else:
-        typer.echo(f"version {version}: {labels.height} examples of {domain} are {to}")
+        say(f"version {version}: {labels.height} examples of {domain} are {to}")
 
 
 def compact(pool: PoolPath, as_json: bool = Json) -> None:
@@ -357,4 +357,4 @@ def compact(pool: PoolPath, as_json: bool = Json) -> None:
     if as_json:
         json_out({"bytes_before": before, "bytes_after": after})
     else:
-        typer.echo(f"{pool}: {before / 2**20:,.1f} MiB before, {after / 2**20:,.1f} MiB now")
+        say(f"{pool}: {before / 2**20:,.1f} MiB before, {after / 2**20:,.1f} MiB now")

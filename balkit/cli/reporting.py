@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, json_out
+from balkit.cli.show import Json, json_out, say
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +52,7 @@ def report(
         )
         return
     for note in written.notes:
-        typer.echo(note)
+        say(note)
     if written.plots:
-        typer.echo(f"{len(written.plots)} figures in {plots}")
-    typer.echo(f"{written.file}: {written.bytes / 1e3:,.0f} kB; open it in any browser")
+        say(f"{len(written.plots)} figures in {plots}")
+    say(f"{written.file}: {written.bytes / 1e3:,.0f} kB; open it in any browser")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, frame_out, json_out
+from balkit.cli.show import Json, data_out, frame_out, json_out, say
 from balkit.cli.talk import Talk
 
 
@@ -42,10 +42,10 @@ def conflicts(
 
     found = Pool.open(pool).conflicts(domain=domain, settled=again)
     if as_csv:
-        typer.echo(found.write_csv(), nl=False)
+        data_out(found.write_csv())
         return
     if found.is_empty() and not as_json:
-        typer.echo(f"{pool}: teacher and reference agree, or a person has said who is right")
+        say(f"{pool}: teacher and reference agree, or a person has said who is right")
         return
     frame_out(found, as_json=as_json, title=f"{pool}: {found.height} examples in conflict")
 
@@ -89,11 +89,11 @@ def review(
         if export is not None:
             said = {"file": str(export), "cases": len(cases), "lines": reviewing.write_cases(cases, export)}
         else:
-            said = Talk(opened, cases, say=lambda text: typer.echo(text, err=as_json)).go()
+            said = Talk(opened, cases, say=lambda text: say(text, err=as_json)).go()
     if as_json:
         json_out(said)
     else:
-        typer.echo(", ".join(f"{name} {value}" for name, value in said.items()))
+        say(", ".join(f"{name} {value}" for name, value in said.items()))
 
 
 def _applied(opened: Pool, file: Path) -> dict[str, object]:

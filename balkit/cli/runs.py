@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, frame_out, json_out, progress
+from balkit.cli.show import Json, frame_out, json_out, progress, prose, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def plan(
     shown = few if by_stage else made.by_domain()
     frame_out(shown, as_json=False, title=f"{recipe}: {made.budget_rows} rows in {made.stages} stages")
     for note in made.notes:
-        typer.echo(note)
+        prose(note)
 
 
 def run(
@@ -81,7 +81,7 @@ def run(
         result = run_stages(Pool.open(pool), loaded, new=new, train=not no_train, notify=notify)
     if result.stages[-1].rows < loaded.budget_rows:
         lacking = loaded.budget_rows - result.stages[-1].rows
-        typer.echo(f"{lacking} of {loaded.budget_rows} rows could not be had; {result.refused}", err=True)
+        prose(f"{lacking} of {loaded.budget_rows} rows could not be had; {result.refused}", err=True)
     if as_json:
         from balkit.results import report_of
 
@@ -97,8 +97,8 @@ def run(
         passed = (100 * col("kept_fraction")).round(0).alias("passed %")
         shown = result.yields.with_columns(passed).drop("kept_fraction")
         frame_out(shown, as_json=False, title="\nwhat became of written rows (docs/synthesis.md)")
-    typer.echo(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
-    typer.echo(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
+    say(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
+    say(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
 
 
 def _show_stages(result: RunResult) -> None:
@@ -162,7 +162,7 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
             saved += [{"run_id": run_id[:12]} | row for row in cascades(mine, recipe=load(recipe))]
         except RecipeError as error:  # by another balkit, or harmed: what was spent is known all the same
             if recipe.exists():
-                typer.echo(f"what cascades saved is unknown: {error}", err=True)
+                say(f"what cascades saved is unknown: {error}", err=True)
     if as_json:
         json_out({"rows": by_endpoint(calls).to_dicts(), "cascades": saved, "runs": runs})
         return
@@ -170,7 +170,7 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
         _show_spending(run)
     frame_out(by_endpoint(calls), as_json=False, title="\nAll calls")
     for row in saved:
-        typer.echo(_saved(row))
+        say(_saved(row))
 
 
 def _against(pool: Pool, calls: pl.DataFrame, *, run_id: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def annotate(
     if as_json:
         json_out({"accepted": accepted, "rejected": reasons})
         return
-    typer.echo(f"{accepted} accepted" + "".join(f", {rows} {reason}" for reason, rows in reasons.items()))
+    say(f"{accepted} accepted" + "".join(f", {rows} {reason}" for reason, rows in reasons.items()))
 
 
 def synthesize(
@@ -264,7 +264,7 @@ def synthesize(
         json_out({"kept": shown.to_dicts(), "refused": refused})
         return
     frame_out(shown.drop("example_id"), as_json=False)
-    typer.echo(f"{kept.height} kept" + "".join(f", {count} {reason}" for reason, count in refused.items()))
+    say(f"{kept.height} kept" + "".join(f", {count} {reason}" for reason, count in refused.items()))
 
 
 def _told(notify: Notify, step: str) -> Callable[[Progress], None]:
@@ -304,7 +304,7 @@ def train(
     if as_json:
         json_out({"checkpoint": str(done.path), "digest": done.digest, "steps": done.steps, "loss": done.losses[-1]})
     else:
-        typer.echo(f"{done.path}\n{done.steps} steps, last loss {done.losses[-1]:.4f}, digest {done.digest[:12]}")
+        say(f"{done.path}\n{done.steps} steps, last loss {done.losses[-1]:.4f}, digest {done.digest[:12]}")
 
 
 CheckpointPath = Annotated[Path, typer.Argument(help="A checkpoint's folder.", metavar="CHECKPOINT")]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from balkit.terminal import is_unicode
+from balkit.terminal import WIDE, is_unicode, width
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,9 +23,38 @@ if TYPE_CHECKING:
 Json = typer.Option(False, "--json", help="Print JSON for machines.")
 
 
+def say(text: str = "", *, err: bool = False) -> None:
+    """A line for people on stdout or stderr, spelled out where the encoding lacks a character."""
+    print(text, file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def prose(text: str, *, err: bool = False) -> None:
+    """Sentences for people, in lines that fit the terminal; a pipe gets one line."""
+    wide = width(sys.stderr if err else sys.stdout)
+    say(text if wide >= WIDE else folded(text, width=wide), err=err)
+
+
+def folded(text: str, *, width: int) -> str:
+    """The text in lines; a word, and a command in backticks, stays whole where it fits a line."""
+    whole = re.sub(r"`[^`]+`", lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    lines = textwrap.fill(whole, width, break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def data_out(text: str) -> None:
+    """Text for programs on stdout, as it is and in UTF-8; in a terminal as that can show it."""
+    bytes_out = None if sys.stdout.isatty() else getattr(sys.stdout, "buffer", None)
+    if bytes_out is None:
+        sys.stdout.write(text)
+    else:
+        sys.stdout.flush()
+        bytes_out.write(text.encode("utf-8", "surrogatepass"))
+    sys.stdout.flush()
+
+
 def json_out(value: Any) -> None:
     """One JSON document on stdout; escapes stand in it for what the encoding of stdout lacks."""
-    typer.echo(json_text(value, ascii_only=not is_unicode(sys.stdout)))
+    say(json_text(value, ascii_only=not is_unicode(sys.stdout)))
 
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:
@@ -46,7 +77,7 @@ def frame_out(frame: pl.DataFrame, *, as_json: bool, title: str = "") -> None:
         return
     from balkit.report import printed
 
-    typer.echo(printed(frame, title=title))
+    say(printed(frame, title=title))
 
 
 @contextmanager

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from balkit.cli.ending import folded
 from balkit.cli.pools import PoolPath
-from balkit.cli.show import Json, frame_out, json_out
+from balkit.cli.show import Json, folded, frame_out, json_out, say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -93,7 +92,7 @@ def _logged(pool: Path, found: Status) -> Status:
         now = line(run.standing) if run.standing else run.state
         if now != said and time.monotonic() - at >= LINE_EVERY_S:
             said, at = now, time.monotonic()
-            typer.echo(f"{_clock(run.changed)}  {now}")
+            say(f"{_clock(run.changed)}  {now}")
         time.sleep(LOOK_EVERY_S)
         found = look(pool)
     return found
@@ -102,13 +101,13 @@ def _logged(pool: Path, found: Status) -> Status:
 def _show(found: Status) -> None:
     if not found.runs:
         held = f"; process {found.holder} works on it" if found.holder else ""
-        typer.echo(f"{found.pool}: no run so far{held}")
-        typer.echo(f"next: balkit plan {shlex.quote(str(found.pool))} RECIPE")
+        say(f"{found.pool}: no run so far{held}")
+        say(f"next: balkit plan {shlex.quote(str(found.pool))} RECIPE")
         return
     run = found.runs[0]
     _console().print(_drawn(run))
     for line in _said(found, run):
-        typer.echo(line)
+        say(line)
     if len(found.runs) > 1:
         import polars as pl
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from balkit import texts
 from balkit.errors import SqlError
 from balkit.pool import database
 
@@ -66,7 +67,11 @@ def _refuse_writes(query: str) -> None:
 
 
 def _bound(params: Params) -> Any:
-    return dict(params) if isinstance(params, Mapping) else None if params is None else list(params)
+    bound = dict(params) if isinstance(params, Mapping) else None if params is None else list(params)
+    for value in bound.values() if isinstance(bound, dict) else bound or ():
+        if isinstance(value, str) and not texts.is_whole(value):
+            raise SqlError(f"{value!r} is not text; is the terminal UTF-8?")
+    return bound
 
 
 def _frame(relation: Any) -> pl.DataFrame:

@@ -27,12 +27,14 @@ def table(frame: pl.DataFrame, *, title: str = "", width: int = WIDE, encoding: 
 
     Control characters in cells are shown, not obeyed; long cells are cut. Where the columns do not fit, columns without
     any value are left out, digests and moments are shortened, and texts folded; numbers never are. What does not fit
-    then goes into further tables below, each with the first column.
+    then goes into further tables below, each with the first column. A frame without rows is said to be one.
     """
     shown = [_column(series, encoding) for series in frame]
     if _width(shown) > width:
         shown = [one.shortened() for one in shown if any(cell != "-" for cell in one.cells)] or shown
     parts = [_drawn(part, width=width) for part in _parts(shown, width=width)]
+    if frame.is_empty() and shown:
+        parts = [f"no rows ({', '.join(one.name for one in shown)})"]
     head = [line for part in title.splitlines() for line in textwrap.wrap(part, max(width, 1)) or [""]]
     return "\n".join([*head, "\n\n".join(parts)])
 
