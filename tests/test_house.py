@@ -193,6 +193,13 @@ def test_the_version_is_the_same_in_both_places():
     assert project["version"] == balkit.__version__
 
 
+def test_the_ci_tries_every_extra_of_the_wheel():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [sys.executable, str(PACKAGE.parent / ".ci" / "extras.py"), "--list"]
+    tried = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    assert sorted([*tried, "all", "dev"]) == sorted(project["optional-dependencies"])
+
+
 def test_make_help_explains_every_target():
     text = (PACKAGE.parent / "Makefile").read_text(encoding="utf-8")
     told = re.findall(r"^([a-z-]+):.*## \S", text, re.MULTILINE)
