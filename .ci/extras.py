@@ -103,7 +103,7 @@ def embed() -> None:
     texts = [f"red apple {n}" for n in range(8)] + [f"hammer {n}" for n in range(8)]
     rows = make_encoder(Vectors()).encode(texts)
     found = clusters.discover(texts, rows, ids=[str(n) for n in range(16)], k=2, min_rows=2, seed=0)
-    assert len(found.names) == 2
+    assert found.domains.height == 2
 
 
 def gguf() -> None:
