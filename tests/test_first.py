@@ -66,7 +66,8 @@ def test_alone_it_names_the_next_command_for_what_lies_here(tmp_path: Path) -> N
     (run / "run.json").write_text(json.dumps({"name": "mine"}))
     assert commands(balkit().output) == both[1:]
     (run / "report.json").write_text("{}")
-    assert commands(balkit().output) == ["balkit export 'my pools/mine' latest --to trl --out exports"]
+    ended = ["balkit report 'my pools/mine'", "balkit export 'my pools/mine' latest --to trl --out exports"]
+    assert commands(balkit().output) == ended
     (tmp_path / "mine.yaml").unlink()
     assert commands(balkit().output)[0] == "balkit coverage 'my pools/mine'"
 

@@ -46,7 +46,8 @@ class Students:
 
     def stages(self, run: Run) -> list[Answers]:
         """The students of a run's stages, as far as they answered eval."""
-        rows = run.snapshots.select("stage", "rows").iter_rows()
+        mine = run.snapshots.filter(pl.col("stage").is_in(run.stages_shown))
+        rows = mine.select("stage", "rows").iter_rows()
         found = [self.of(run.run_id, at, name=f"stage {at}", head=run.head, trained=many) for at, many in rows]
         return [one for one in found if one is not None]
 

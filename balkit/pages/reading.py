@@ -17,6 +17,9 @@ from balkit.pool import Overview, Pool
 from balkit.recipe import Recipe
 from balkit.runs import RunRecord, forecast_of, measures_of, record_of
 
+#: Stages that sections show one by one at most.
+MOST_STAGES = 8
+
 _ROWS = {"stage": pl.Int64, "domain": pl.String, "real": pl.Int64, "synthetic": pl.Int64, "repeats": pl.Int64}
 
 
@@ -68,6 +71,13 @@ class Run:
     def stages(self) -> list[int]:
         """Those that have a snapshot."""
         return [int(stage) for stage in self.snapshots["stage"]]
+
+    @property
+    def stages_shown(self) -> list[int]:
+        """At most `MOST_STAGES` of them, evenly spaced, with the first and the last."""
+        stages = self.stages
+        places = {round(at * (len(stages) - 1) / (MOST_STAGES - 1)) for at in range(MOST_STAGES)}
+        return stages if len(stages) <= MOST_STAGES else [stages[at] for at in sorted(places)]
 
     @property
     def stages_asked(self) -> int:

@@ -46,7 +46,7 @@ def of_tail(run: Run | None, coverage: pl.DataFrame) -> Section:
     """Rows by domain: in the pool, and after each stage."""
     ordered = coverage.select("domain", "real").sort("real", "domain", descending=[True, False])
     real = dict(ordered.iter_rows()) if run is None else run.counts
-    after = {stage: run.after(stage) for stage in run.stages} if run else {}
+    after = {stage: run.after(stage) for stage in run.stages_shown} if run else {}
     domains = run.domains if run else list(real)
     if not domains:
         return {"said": "The pool has no train examples yet: `balkit add` brings some."}
@@ -99,12 +99,12 @@ def of_quotas(run: Run | None) -> Section:
         return {"said": "No run has chosen rows from this pool yet: `balkit run POOL RECIPE`."}
     if run.quotas.is_empty():
         return {"said": "The quotas of this run are not known: its folder in runs/ is gone, or of an older balkit."}
-    shown, note = few(run.domains, max(60, MOST_CELLS // max(len(run.stages), 1)))
+    shown, note = few(run.domains, MOST_CELLS // max(len(run.stages_shown), 1))
     lacking = [
         {**one, "given": ", ".join(f"{name}: {rows}" for name, rows in dict(one.get("given_to") or {}).items())}
         for one in run.deficits
     ]
-    return {"stages": [_filled(run, stage, shown) for stage in run.stages], "note": note, "deficits": lacking}
+    return {"stages": [_filled(run, stage, shown) for stage in run.stages_shown], "note": note, "deficits": lacking}
 
 
 def _filled(run: Run, stage: int, shown: Sequence[str]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def of_ifd(run: Run | None) -> Section:
             "said": f"No candidate of this run has an IFD (select.then: {method}, {len(run.stages)} stages{unscored})."
         }
     values, rows = {}, []
-    for stage in sorted(found["stage"].unique()):
+    for stage in sorted(set(found["stage"]) & set(run.stages_shown)):
         mine = found.filter(pl.col("stage") == stage)
         taken = mine.filter("taken")["ifd"].drop_nulls()
         others = mine.filter(~pl.col("taken"))["ifd"].drop_nulls()

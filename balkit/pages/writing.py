@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ def _data(lookup: Section) -> Any:
     return need("jinja2.utils", extra="report").htmlsafe_json_dumps(body, ensure_ascii=False)
 
 
+@cache
 def _template() -> Any:
     jinja2 = need("jinja2", extra="report")
     surroundings = jinja2.Environment(
@@ -231,12 +233,13 @@ def _facts(pool: Pool, run: Run | None, coverage: pl.DataFrame) -> list[tuple[st
     if run is None:
         return [*facts, ("Run", "none yet")]
     asked = f" of {run.recipe.budget_rows:,} asked for" if run.recipe else ""
+    some = f", {len(run.stages_shown)} of them shown" if len(run.stages_shown) < len(run.stages) else ""
     kinds = ", ".join(f"{run.rows[kind].sum():,} {kind}" for kind in ("real", "synthetic", "repeats"))
     share = int(run.rows["real"].sum()) / max(sum(run.counts.values()), 1)
     cost = int(run.calls["cost_microusd"].sum()) / 1e6
     return [
         *facts,
-        ("Run", f"{run.name}, {len(run.stages)} of {run.stages_asked} stages"),
+        ("Run", f"{run.name}, {len(run.stages)} of {run.stages_asked} stages{some}"),
         ("Rows", f"{int(run.snapshots['rows'][-1]):,}{asked}: {kinds}"),
         ("Share of the pool taken", f"{100 * share:.0f} % of its real examples"),
         ("Refused", _rows(int(run.refused["rows"].sum()))),

@@ -62,7 +62,10 @@ def next_commands(folder: Path, here: Here) -> list[tuple[str, str]]:
     if own is not None and not done:
         return [(_command("run", pool, own.path), "go on where the run stopped")]
     if own is not None:
-        return [(_command("export", pool, "latest --to trl --out exports"), "write what was made for a trainer")]
+        return [
+            (_command("report", pool, ""), "see the run on one page"),
+            (_command("export", pool, "latest --to trl --out exports"), "write what was made for a trainer"),
+        ]
     newest = here.recipes[0].path
     return [
         (_command("plan", pool, newest), "rows, calls and money, before anything is spent"),
