@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import report_pool
-from small import make_pool
+from small import Rule, make_pool, make_recipe
 from typer.testing import CliRunner
 
 from balkit import pages as made
@@ -18,6 +18,8 @@ from balkit.cli import app
 from balkit.errors import RunError
 from balkit.pages import rows, writing
 from balkit.pool import Pool
+from balkit.stages import run
+from balkit.teacher import Scripted
 
 SECTIONS = ["tail", "quotas", "map", "ifd", "refusals", "money", "accuracy", "lookup", "recipe"]
 _VOID = {"meta", "link", "input", "br", "img"}
@@ -136,6 +138,18 @@ def test_numbers_are_those_of_the_pool(html: str, pool: Pool, first: str) -> Non
     assert "24 of 24 asked for" in html
     usd = pool.sql("SELECT sum(cost_usd) FROM spend WHERE run_id = ?", [first]).item()
     assert f"{writing._usd(usd)} in all" in html
+
+
+def test_the_share_of_the_pool_counts_examples_and_not_their_worked_answers(tmp_path: Path) -> None:
+    said, pool = Rule(), make_pool(tmp_path / "pool")
+    teacher = Scripted(lambda request: f"By way {request.key[:6]}.\n{said(request)}")
+    body = {"rationale": {"per_example": 3}, "select": {"first": "k_center", "then": "k_center"}, "stages": 1}
+    run(pool, make_recipe(budget_rows=30, balance={"policy": "natural"}, **body), teacher=teacher, train=False)
+    made.write_report(pool, tmp_path / "report.html")
+    taken = pool.sql("SELECT count(DISTINCT example_id) FROM lineage WHERE origin = 'source'").item()
+    assert taken < 15
+    share = f"{100 * taken / pool.coverage()['real'].sum():.0f} % of its real examples"
+    assert share in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_without_training_and_a_pool_without_a_run_say_what_is_missing(pool: Pool, tmp_path: Path) -> None:

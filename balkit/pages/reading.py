@@ -20,7 +20,7 @@ from balkit.runs import RunRecord, forecast_of, measures_of, record_of
 #: Stages that sections show one by one at most.
 MOST_STAGES = 8
 
-_ROWS = {"stage": pl.Int64, "domain": pl.String, "real": pl.Int64, "synthetic": pl.Int64, "repeats": pl.Int64}
+_ROWS = {"stage": pl.Int64, "domain": pl.String} | dict.fromkeys(("real", "synthetic", "repeats", "examples"), pl.Int64)
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Run:
 
     @cached_property
     def rows(self) -> pl.DataFrame:
-        """What each stage added: stage, domain, real, synthetic, repeats."""
-        found = Overview(self.pool.path).rows_by_stage(self.run_id).drop("run_id")
+        """What each stage added: stage, domain, and rows and examples as `Overview.rows_by_stage` has them."""
+        found = Overview(self.pool.path).rows_by_stage(self.run_id)
         return found.cast(_ROWS)  # type: ignore[arg-type]
 
     @cached_property

@@ -235,7 +235,7 @@ def _facts(pool: Pool, run: Run | None, coverage: pl.DataFrame) -> list[tuple[st
     asked = f" of {run.recipe.budget_rows:,} asked for" if run.recipe else ""
     some = f", {len(run.stages_shown)} of them shown" if len(run.stages_shown) < len(run.stages) else ""
     kinds = ", ".join(f"{run.rows[kind].sum():,} {kind}" for kind in ("real", "synthetic", "repeats"))
-    share = int(run.rows["real"].sum()) / max(sum(run.counts.values()), 1)
+    share = int(run.rows["examples"].sum()) / max(sum(run.counts.values()), 1)
     cost = int(run.calls["cost_microusd"].sum()) / 1e6
     return [
         *facts,

@@ -17,8 +17,11 @@ class Overview:
 
     folder: Path
 
-    def rows_by_stage(self, run_id: str | None = None) -> pl.DataFrame:
-        """What each stage of a run, or of all, added: run_id, stage, domain, real, synthetic, repeats (rows)."""
+    def rows_by_stage(self, run_id: str) -> pl.DataFrame:
+        """What each stage of a run added: stage, domain, real, synthetic, repeats (rows), examples.
+
+        `examples` are those that the real rows are of. A run draws an example once, so its stages' add up.
+        """
         return self._ask("rows_by_stage", run_id=run_id)
 
     def refused_by_stage(self, run_id: str) -> pl.DataFrame:

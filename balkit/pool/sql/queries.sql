@@ -469,14 +469,16 @@ WHERE NOT retired AND origin = 'source'
 ORDER BY example_id;
 
 -- name: rows_by_stage
--- The rows that every stage of the runs added, per domain and origin; null asks for all runs.
-SELECT s.run_id, s.stage, r.domain,
+-- The rows that every stage of a run added, per domain and origin, and the real examples that its real rows are of:
+-- fewer, where an example has several worked answers.
+SELECT s.stage, r.domain,
     count(*) FILTER (r.copy = 0 AND r.origin = 'source') AS real,
     count(*) FILTER (r.copy = 0 AND r.origin = 'synthetic') AS synthetic,
-    count(*) FILTER (r.copy > 0) AS repeats
+    count(*) FILTER (r.copy > 0) AS repeats,
+    count(DISTINCT r.example_number) FILTER (r.copy = 0 AND r.origin = 'source') AS examples
 FROM snapshots AS s
 JOIN snapshot_entries AS r USING (snapshot_id)
-WHERE $run_id IS NULL OR s.run_id = $run_id
+WHERE s.run_id = $run_id
 GROUP BY ALL
 ORDER BY ALL;
 
