@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from balkit import pages as made
 from balkit.cli import app
 from balkit.errors import RunError
+from balkit.events import Event
 from balkit.pages import rows, writing
 from balkit.pool import Pool
 from balkit.stages import run
@@ -150,6 +151,24 @@ def test_the_share_of_the_pool_counts_examples_and_not_their_worked_answers(tmp_
     assert taken < 15
     share = f"{100 * taken / pool.coverage()['real'].sum():.0f} % of its real examples"
     assert share in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_not_through_has_a_page(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if (event.stage, event.step) == (2, "data"):
+            raise KeyboardInterrupt
+
+    pool = make_pool(tmp_path / "pool")
+    tiny = {"max_steps": 1, "batch_size": 4, "max_length": 128, "threads": 1}
+    recipe = make_recipe(
+        budget_rows=16, train=tiny, student={"layers": 1, "width": 16, "heads": 2, "vocabulary": 300, "context": 128},
+        select={"first": "k_center", "response": "reference", "max_ifd": 9}, evaluate={"max_new_tokens": 1},
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        run(pool, recipe, teacher=Scripted(Rule()), notify=stop)
+    assert pool.scores().height > 0
+    made.write_report(pool, tmp_path / "report.html")
+    assert "1 of 2 stages" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_without_training_and_a_pool_without_a_run_say_what_is_missing(pool: Pool, tmp_path: Path) -> None:

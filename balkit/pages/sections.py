@@ -131,7 +131,7 @@ def of_ifd(run: Run | None) -> Section:
     """IFD of the candidates by stage."""
     if run is None:
         return {"said": "No run has scored candidates yet."}
-    found = Overview(run.pool.path).ifd_by_stage(run.run_id)
+    found = Overview(run.pool.path).ifd_by_stage(run.run_id).filter(pl.col("stage").is_in(run.stages_shown))
     scored = found.filter(pl.col("ifd").is_not_null())
     if scored.is_empty():
         method = run.recipe.select.then if run.recipe else "unknown"
@@ -140,7 +140,7 @@ def of_ifd(run: Run | None) -> Section:
             "said": f"No candidate of this run has an IFD (select.then: {method}, {len(run.stages)} stages{unscored})."
         }
     values, rows = {}, []
-    for stage in sorted(set(found["stage"]) & set(run.stages_shown)):
+    for stage in sorted(found["stage"].unique()):
         mine = found.filter(pl.col("stage") == stage)
         taken = mine.filter("taken")["ifd"].drop_nulls()
         others = mine.filter(~pl.col("taken"))["ifd"].drop_nulls()
