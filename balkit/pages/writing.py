@@ -83,7 +83,7 @@ def write_report(
     size = len(html.encode())
     if size >= LIMIT:
         notes.append(f"The page is larger than {LIMIT / 1e6:g} MB: it has many stages, or long names or texts.")
-    return Written(file, size, run_id, tuple(notes), saved)
+    return Written(file, size, run_id, tuple(dict.fromkeys(notes)), saved)
 
 
 def visible(value: Any) -> Any:
