@@ -122,6 +122,12 @@ def test_texts_of_the_pool_are_shown_and_never_obeyed(page: Page, html: str) -> 
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", html)
 
 
+def test_what_is_not_seen_is_a_sign_where_no_word_needs_it() -> None:
+    assert writing.visible("a\u200bb\x00\u2066c") == "a[U+200B]b\u2400[U+2066]c"
+    persian, family = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f468\u200d\U0001f467"
+    assert [writing.visible(word) for word in (persian, family)] == [persian, family]
+
+
 def test_the_rows_to_look_up_are_all_there_and_lead_to_their_calls(html: str, pool: Pool, first: str) -> None:
     body = re.search(r'<script type="application/json" id="rows">(.*?)</script>', html, re.DOTALL)
     assert body

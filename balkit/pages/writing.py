@@ -34,6 +34,7 @@ _REFUSED_EACH, _REFUSED_CHARS = 6, 400
 _PACKAGES = ("duckdb", "polars", "numpy", "matplotlib", "jinja2", "torch", "transformers", "peft", "litellm")
 _BARE: Section = {"said": "", "note": ""}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # what is not seen, or changes how the rest is read
+_JOINERS = "\u200c\u200d"  # which Persian, Hindi and emoji are spelled with
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def visible(value: Any) -> Any:
 
 
 def _hidden(char: str) -> bool:
-    return unicodedata.category(char) in _HIDDEN and char != "\u200d"  # which joins parts of one emoji
+    return unicodedata.category(char) in _HIDDEN and char not in _JOINERS
 
 
 def _sign(char: str) -> str:
