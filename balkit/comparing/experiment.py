@@ -110,7 +110,7 @@ class Cell:
 
 
 def load(file: str | Path) -> Experiment:
-    """A checked experiment from its YAML file, every arm's recipe checked too; relative paths count from its folder.
+    """A checked experiment from its YAML file, every arm's recipe checked too; `base` and `pool` count from its folder.
 
     Raises `RecipeError` with every problem of the file, or of the first arm that has any.
     """
