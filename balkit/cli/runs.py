@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from balkit.events import Notify
-    from balkit.pool import Pool
     from balkit.results import RunResult
     from balkit.teacher import Progress
 
@@ -72,13 +72,14 @@ def run(
 
     Example: balkit run pools/math recipe.yaml
     """
+    from balkit.cli.after import summary
     from balkit.pool import Pool
     from balkit.recipe import load
     from balkit.stages import run as run_stages
 
-    loaded = load(recipe)
+    loaded, opened, start = load(recipe), Pool.open(pool), time.monotonic()
     with progress(quiet=quiet) as notify:
-        result = run_stages(Pool.open(pool), loaded, new=new, train=not no_train, notify=notify)
+        result = run_stages(opened, loaded, new=new, train=not no_train, notify=notify)
     if result.stages[-1].rows < loaded.budget_rows:
         lacking = loaded.budget_rows - result.stages[-1].rows
         prose(f"{lacking} of {loaded.budget_rows} rows could not be had; {result.refused}", err=True)
@@ -97,8 +98,7 @@ def run(
         passed = (100 * col("kept_fraction")).round(0).alias("passed %")
         shown = result.yields.with_columns(passed).drop("kept_fraction")
         frame_out(shown, as_json=False, title="\nwhat became of written rows (docs/synthesis.md)")
-    say(f"{result.spent.calls} calls, {result.spent.tokens:,} tokens, ${result.spent.cost_microusd / 1e6:,.4f}")
-    say(f"next: balkit export {pool} {result.snapshot_id} --to trl --out exports")
+    summary(opened, result, budget_rows=loaded.budget_rows, seconds=time.monotonic() - start)
 
 
 def _show_stages(result: RunResult) -> None:
@@ -143,6 +143,7 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
     Example: balkit spend pools/math
     """
     from balkit import frames
+    from balkit.cli.after import compared
     from balkit.errors import RecipeError
     from balkit.pool import Pool
     from balkit.recipe import load
@@ -157,7 +158,7 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
     for run_id in sorted(set(calls["run_id"])):
         mine = calls.filter(calls["run_id"] == run_id)
         recipe = opened.path / "runs" / run_id[:12] / "recipe.yaml"
-        runs.append({"run_id": run_id[:12]} | _against(opened, mine, run_id=run_id))
+        runs.append({"run_id": run_id[:12]} | compared(opened, mine, run_id=run_id))
         try:
             saved += [{"run_id": run_id[:12]} | row for row in cascades(mine, recipe=load(recipe))]
         except RecipeError as error:  # by another balkit, or harmed: what was spent is known all the same
@@ -171,17 +172,6 @@ def spend(pool: PoolPath, as_json: bool = Json) -> None:
     frame_out(by_endpoint(calls), as_json=False, title="\nAll calls")
     for row in saved:
         say(_saved(row))
-
-
-def _against(pool: Pool, calls: pl.DataFrame, *, run_id: str) -> dict[str, Any]:
-    import polars as pl
-
-    from balkit.report import against
-    from balkit.runs import forecast_of
-
-    snapshots = pool.snapshots().filter(pl.col("run_id") == run_id).sort("stage")
-    kept = int(snapshots["rows"][-1]) if snapshots.height else 0
-    return against(calls, forecast=forecast_of(pool.path, run_id=run_id), rows=kept)
 
 
 def _show_spending(run: dict[str, Any]) -> None:

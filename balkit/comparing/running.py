@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -20,7 +20,7 @@ from balkit.comparing.experiment import SHIPPED, Cell, Experiment, chosen, load
 from balkit.comparing.measuring import Measuring
 from balkit.comparing.summary import differences, markdown, means, shown
 from balkit.errors import MissingExtra, PoolError, RunError
-from balkit.events import Notify
+from balkit.events import Event, Notify
 from balkit.figures import arms_figure
 from balkit.pool import Pool
 from balkit.quickstart import open_pool
@@ -79,8 +79,10 @@ def compare(
         todo = [cell for cell in wanted if cell.name not in done]
         clock = _Clock(list(done.values()), left=[cell.arm for cell in todo])
         say(f"{plan.name}: {len(wanted)} cells, {len(wanted) - len(todo)} of them there already")
-        measuring = Measuring(pool, plan, teacher=teacher, notify=notify or (lambda event: None))
+        told = _Parts(notify or (lambda event: None))
+        measuring = Measuring(pool, plan, teacher=teacher, notify=told)
         for number, cell in enumerate(todo, start=1):
+            told.part = f"cell {number} of {len(todo)}: {cell}"
             found = measuring.of(cell) | {"material": material}
             _refuse_unequal(found, done.values())
             write(_file(folder, cell), json.dumps(found, indent=1))
@@ -179,6 +181,17 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+class _Parts:
+    """Passes events on with the cell that they are of."""
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+        self.part = ""
+
+    def __call__(self, event: Event) -> None:
+        self._notify(replace(event, part=self.part))
 
 
 class _Clock:
