@@ -65,7 +65,8 @@ def compare(
     report = {"arms": found, "wall_seconds": round(time.monotonic() - start, 1), "peak_rss_mib": peak_rss_mib()}
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     say(f"\n{folder / 'report.json'} holds these numbers, {exported} the balanced snapshot for TRL.")
-    say(f'Go on: balkit sql {pool.path} "SELECT * FROM coverage_by_stage"')
+    say(f"Go on: balkit report {pool.path} makes one page of it; balkit status {pool.path} tells of the last run;")
+    say(f'       balkit sql {pool.path} "SELECT * FROM coverage_by_stage"')
     return report
 
 

@@ -95,6 +95,9 @@ def test_from_add_to_export_each_step_says_what_comes_next(balkit: Balkit, pool:
     assert (code, err) == (0, "")
     assert f"balkit export pool {snapshot}" in out
     assert "what the rows stand for" in out
+    assert "done: 12 of 12 rows in 2 stages (12 real, 0 written, 0 repeated), in " in out
+    assert "cost: $0.0000 in 12 calls, " in out
+    assert "balkit report pool" in out
     assert {(row["stage"], row["domain"]) for row in result["measures"]} == {
         (stage, domain) for stage in (1, 2) for domain in ("fruit", "tool", "bird")
     }

@@ -80,7 +80,12 @@ def test_the_panel_has_all_that_is_known_in_80_columns() -> None:
     lines = shown(filled()).splitlines()
     assert {cell_len(one) for one in lines} == {80}
     for said in (
-        *("tickets 3f2a9c1b7d10", "stage 1 data 20 s, train 20 s", "2 of 3: data now", "40/100, 2.0/s, 30 s left"),
+        *(
+            "tickets 3f2a9c1b7d10",
+            "stage 1 data 20 s, train 20 s",
+            "2 of 3: data now",
+            "40/100 calls, 2.0/s, 30 s left",
+        ),
         *("2 cached, about 88 to buy, 1 failed, 3,456 tokens", "$0.0123 of about $0.1000 (cap $0.50)"),
         *("60/60 rows", "13/39 rows, 3 to check", "日本語 0/9, bird 2/10, tool 11/20", "after 1 min 20 s"),
     ):

@@ -53,7 +53,7 @@ def _parts(standing: Standing, encoding: str) -> Iterator[tuple[str, RenderableT
     if standing.stages:
         yield from _of_stages(standing)
     if standing.total or standing.done:
-        told = f"{_count(standing)}{_pace(standing)}"
+        told = f"{_count(standing)}{' calls' if standing.is_calling else ''}{_pace(standing)}"
         bar = Bar((standing.done,), standing.total) if standing.total else None
         yield standing.step, _beside(bar, told)
     if standing.text:
