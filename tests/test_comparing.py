@@ -16,6 +16,7 @@ from balkit.comparing import Comparison, compare, differences, load, markdown, m
 from balkit.comparing.measuring import needs_students
 from balkit.comparing.summary import interval
 from balkit.errors import RecipeError, RunError
+from balkit.events import Event
 from balkit.teacher import Scripted
 
 ARMS: dict[str, Any] = {
@@ -68,7 +69,9 @@ def test_a_stopped_experiment_goes_on_with_equal_rows_and_steps(bench: Bench) ->
     kept = {file.name: file.read_bytes() for file in (bench.folder / "out" / "cells").iterdir()}
     assert set(kept) == {"base.16.s0.json", "random.16.s0.json"}
     asked = set(bench.teacher.keys)
-    done = bench.compare(say=said.append)
+    told: list[Event] = []
+    done = bench.compare(say=said.append, notify=told.append)
+    assert {event.part.split(":")[0] for event in told} == {f"cell {n} of 4" for n in (1, 2, 3, 4)}
     assert "6 cells, 2 of them there already" in said[3]
     assert asked.isdisjoint(bench.teacher.keys[len(asked) :]), "no reply is bought twice"
     assert {file.name: file.read_bytes() for file in (bench.folder / "out" / "cells").iterdir()}.items() >= kept.items()

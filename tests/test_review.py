@@ -572,7 +572,7 @@ def test_a_person_at_a_terminal_fixes_in_an_editor_undoes_and_loses_nothing_by_c
     there.until("2 of 2")
     there.until("quit, ? help > ")
     there.type("\x03")
-    there.until("what was done is kept")
+    there.until("What was done is kept")
     assert there.end() == 130
     assert [answer for _, answer in accepted(pool)] == ["8"]
     assert [one.prompt for one in cases(pool, domain="sums")] == ["2 + 2?"]
