@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from small import make_recipe, rows
 
 from balkit import recipe as recipes
-from balkit.cli import app
+from balkit.cli import SECTIONS, app
 from balkit.terminal import spelled
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -166,6 +166,19 @@ def test_every_command_is_walked_or_needs_more_than_a_small_pool() -> None:
         "quickstart",
         "report",
     }
+
+
+def test_every_command_stands_in_one_section_of_the_help() -> None:
+    known = typer.main.get_command(app).list_commands(None)  # type: ignore[attr-defined,arg-type]
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(known)
+
+
+def test_help_comes_without_the_libraries_that_take_long_to_load() -> None:
+    child = "import sys; from balkit.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", child], env=environment(), capture_output=True, text=True, check=True)
+    loaded = set(ended.stdout.splitlines()[-1].split())
+    assert "rich" in loaded
+    assert loaded.isdisjoint({"polars", "numpy", "pyarrow", "pydantic", "duckdb", "torch", "litellm", "asyncio"})
 
 
 @pytest.mark.parametrize("command", [["errors"], ["--help"], ["recipes", "show", "quickstart"], ["errors", "--json"]])
