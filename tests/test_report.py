@@ -15,12 +15,15 @@ from typer.testing import CliRunner
 
 from balkit import pages as made
 from balkit.cli import app
+from balkit.discovery import discover
 from balkit.errors import RunError
 from balkit.events import Event
 from balkit.pages import rows, writing
 from balkit.pool import Pool
 from balkit.stages import run
 from balkit.teacher import Scripted
+from balkit.vectors import Vectors
+from balkit.vectors.encoders import Hashing
 
 SECTIONS = ["tail", "quotas", "map", "ifd", "refusals", "money", "accuracy", "lookup", "recipe"]
 _VOID = {"meta", "link", "input", "br", "img"}
@@ -147,16 +150,30 @@ def test_numbers_are_those_of_the_pool(html: str, pool: Pool, first: str) -> Non
     assert f"{writing._usd(usd)} in all" in html
 
 
-def test_the_share_of_the_pool_counts_examples_and_not_their_worked_answers(tmp_path: Path) -> None:
-    said, pool = Rule(), make_pool(tmp_path / "pool")
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """A run over discovered domains, with several worked answers an example."""
+    said, pool = Rule(), make_pool(tmp_path_factory.mktemp("grouped") / "pool")
+    discover(pool, Vectors(pool.path / "vectors", Hashing(dim=64)), domain_set="topics", k=2, min_rows=5)
+    recipe = make_recipe(
+        budget_rows=30, stages=1, domain_set="topics", balance={"policy": "natural"}, select={"first": "k_center"},
+        rationale={"per_example": 3}, answers={"kind": "label", "labels": ["fruit", "tool", "bird"]},
+    )  # fmt: skip
     teacher = Scripted(lambda request: f"By way {request.key[:6]}.\n{said(request)}")
-    body = {"rationale": {"per_example": 3}, "select": {"first": "k_center", "then": "k_center"}, "stages": 1}
-    run(pool, make_recipe(budget_rows=30, balance={"policy": "natural"}, **body), teacher=teacher, train=False)
-    made.write_report(pool, tmp_path / "report.html")
-    taken = pool.sql("SELECT count(DISTINCT example_id) FROM lineage WHERE origin = 'source'").item()
+    run(pool, recipe, teacher=teacher, train=False)
+    made.write_report(pool)
+    return pool
+
+
+def test_the_share_of_the_pool_counts_examples_and_not_their_worked_answers(grouped: Pool) -> None:
+    taken = grouped.sql("SELECT count(DISTINCT example_id) FROM lineage WHERE origin = 'source'").item()
     assert taken < 15
-    share = f"{100 * taken / pool.coverage()['real'].sum():.0f} % of its real examples"
-    assert share in (tmp_path / "report.html").read_text(encoding="utf-8")
+    share = f"{100 * taken / grouped.coverage()['real'].sum():.0f} % of its real examples"
+    assert share in (grouped.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_domains_are_those_of_the_runs_set(grouped: Pool) -> None:
+    assert "<dt>Domains</dt><dd><bdi>2; " in (grouped.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_that_is_not_through_has_a_page(tmp_path: Path) -> None:

@@ -107,8 +107,9 @@ def _sign(char: str) -> str:
 
 def _gathered(pool: Pool, run_id: str | None, *, pair: list[str]) -> dict[str, Any]:
     """All sections of a page but the list of rows, with the head of it."""
-    calls, coverage = calls_of(pool), pool.coverage()
+    calls = calls_of(pool)
     run = None if run_id is None else Run.of(pool, run_id, calls=calls)
+    coverage = pool.coverage(domain_set=run.recipe.domain_set if run and run.recipe else None)
     students = Students(pool)
     others = _others(pool, run_id)
     rows = of_rows.sample(run)
