@@ -69,7 +69,7 @@ def _in_sections() -> None:
     titles = {name: title for title, names in SECTIONS.items() for name in names}
     for one in app.registered_commands:
         one.name = one.name or getattr(one.callback, "__name__", "")
-        one.rich_help_panel = titles.get(one.name)
+        one.rich_help_panel = titles.get(str(one.name))
     for group in app.registered_groups:
         group.rich_help_panel = titles.get(str(group.name))
     app.registered_commands.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
