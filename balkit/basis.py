@@ -152,8 +152,9 @@ class Basis:
     @cached_property
     def head(self) -> frozenset[str]:
         """Domains whose real examples could meet their quotas of all stages, as far as these are known beforehand."""
-        asked = self.schedule.group_by("domain").agg(pl.col("quota").sum())
-        return frozenset(domain for domain, rows in asked.iter_rows() if rows <= self.counts[domain])
+        examples = (pl.col("quota") / self.recipe.rationale.per_example).ceil().sum()
+        asked = self.schedule.group_by("domain").agg(examples)
+        return frozenset(domain for domain, count in asked.iter_rows() if count <= self.counts[domain])
 
     @property
     def tail(self) -> frozenset[str]:

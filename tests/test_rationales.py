@@ -15,6 +15,7 @@ from small import Rule, make_pool, make_recipe, rows
 from teacher_server import TeacherServer
 
 from balkit import answers, recipe, synthesize, texts
+from balkit.basis import Basis
 from balkit.errors import CapReached, RecipeError
 from balkit.planning import plan
 from balkit.pool import Pool
@@ -125,6 +126,12 @@ def test_the_rows_of_an_example_stand_apart(tmp_path: Path) -> None:
     beside = (drawn["example_id"] == drawn["example_id"].shift(1)).sum()
     assert drawn["example_id"].is_duplicated().sum() > 20
     assert beside < 5
+
+
+def test_a_domain_is_head_by_its_examples_and_not_by_their_rows(tmp_path: Path) -> None:
+    pool, shared = make_pool(tmp_path / "pool"), {"budget_rows": 18, "balance": {"policy": "uniform"}}
+    heads = [Basis.of(pool, make_recipe(rationale={"per_example": each}, **shared)).head for each in (1, 3)]
+    assert heads == [{"fruit", "tool"}, {"fruit", "tool", "bird"}]  # bird has 3 examples, and 3 rows a stage
 
 
 def test_a_stage_repeats_every_worked_answer_before_one_a_second_time(tmp_path: Path) -> None:

@@ -117,8 +117,9 @@ class Run:
             even = sum(self.counts.values()) / max(len(self.counts), 1)
             return frozenset(domain for domain, rows in self.counts.items() if rows >= even)
         asked = self._scheduled() if self.recipe else self.quotas
-        summed = asked.group_by("domain").agg(pl.col("quota").sum())
-        return frozenset(domain for domain, rows in summed.iter_rows() if rows <= self.counts.get(domain, 0))
+        per_example = self.recipe.rationale.per_example if self.recipe else 1
+        examples = asked.group_by("domain").agg((pl.col("quota") / per_example).ceil().sum())
+        return frozenset(domain for domain, count in examples.iter_rows() if count <= self.counts.get(domain, 0))
 
     @property
     def domains(self) -> list[str]:
