@@ -173,6 +173,7 @@ def run_page(page: Path, folder: Path, *, quiet: bool) -> subprocess.CompletedPr
 
 
 @pytest.mark.docs
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=lambda page: page.stem)
 def test_the_commands_and_the_python_of_a_page_run(page: Path, tmp_path: Path) -> None:
     run_page(page, tmp_path, quiet=True)
