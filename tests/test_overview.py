@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from balkit import frames
+from balkit import frames, texts
 from balkit.pool import Commit, Overview, Pool
 
 RUN = "r" * 64
@@ -54,3 +54,19 @@ def test_a_candidate_that_was_scored_before_counts_in_every_stage_that_ranked_it
         2: [0.1, 0.2, 0.3],
         3: [0.2, 0.3, 0.4],
     }
+
+
+def test_a_sample_of_what_was_refused_shows_the_answer_of_its_own_run(pool: Pool) -> None:
+    example = pool.examples()["example_id"][0]
+    for number, run_id in enumerate([RUN, "s" * 64]):
+        text = f"worked out by run {number}"
+        answer = {"example_id": example, "text": text, "answer": "y", "source": "t", "author": "t", "accepted": False}
+        answer |= {"rationale_id": texts.rationale_id(example, text, "y", "t"), "reason": "wrong"}
+        decision = {"example_id": example, "domain": "d", "step": "rationale", "method": "m", "kept": False}
+        frame = frames.DECISIONS.of([decision | {"reason": "wrong"}])
+        pool.commit(
+            Commit("refused", key=(run_id, 9, "data"), rationales=frames.RATIONALES.of([answer]), decisions=frame)
+        )
+    for number, run_id in enumerate([RUN, "s" * 64]):
+        found = Overview(pool.path).refused_samples(run_id, each=3, chars=50)
+        assert found.filter(pl.col("reason") == "wrong")["text"].to_list() == [f"worked out by run {number}"]

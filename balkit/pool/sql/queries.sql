@@ -491,7 +491,8 @@ GROUP BY ALL
 ORDER BY ALL;
 
 -- name: refused_samples
--- A few of what a run refused for each reason, drawn evenly over domains, with texts cut to $chars.
+-- A few of what a run refused for each reason, drawn evenly over domains, with texts cut to $chars. Of several worked
+-- answers that were refused for it, the one that this run stored.
 WITH turns AS (
     SELECT *, row_number() OVER (PARTITION BY step, reason, domain ORDER BY example_id, stage) AS turn
     FROM decisions
@@ -502,9 +503,11 @@ drawn AS (
     QUALIFY row_number() OVER (PARTITION BY step, reason ORDER BY turn, domain, example_id) <= $each
 ),
 answered AS (
-    SELECT example_id, reason, min_by(text, rationale_id) AS text
-    FROM rationales SEMI JOIN drawn USING (example_id)
-    WHERE NOT accepted
+    SELECT a.example_id, a.reason,
+        arg_min(a.text, {'other': v.run_id IS DISTINCT FROM $run_id, 'id': a.rationale_id}) AS text
+    FROM rationales AS a SEMI JOIN drawn USING (example_id)
+    JOIN versions AS v ON v.version = a.added_in
+    WHERE NOT a.accepted
     GROUP BY ALL
 )
 SELECT d.step, d.reason, d.stage, d.domain, d.example_id, left(d.detail, 50000) AS detail,
