@@ -247,6 +247,7 @@ def test_the_command_writes_the_page_beside_the_pool_and_figures_where_they_are_
     assert Path(told["file"]).stat().st_size == told["bytes"]
     assert {Path(file).suffix for file in told["plots"]} == {".png", ".svg"}
     assert all(Path(file).stat().st_size > 1_000 for file in told["plots"])
+    assert made.write_report(pool, tmp_path, run=first).file == tmp_path / "report.html"
 
 
 def test_a_run_that_is_not_there_is_named(pool: Pool, tmp_path: Path) -> None:

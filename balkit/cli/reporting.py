@@ -22,7 +22,7 @@ def report(
         str | None, typer.Argument(help="A run's id, the beginning of it, or latest (the default).", metavar="[RUN]")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file; report.html in the pool's folder if not given.", metavar="FILE.html")
+        Path | None, typer.Option(help="The file, or a folder for it; the pool's if not given.", metavar="FILE.html")
     ] = None,
     compare: Annotated[
         tuple[str, str] | None, typer.Option(help="Two runs side by side, with paired differences.", metavar="RUN RUN")

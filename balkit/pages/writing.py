@@ -58,7 +58,7 @@ def write_report(
 ) -> Written:
     """Write one page of HTML, below 3 MB, that opens without a network: what a run did with a pool, and what it cost.
 
-    out      the file; `report.html` in the pool's folder if not given
+    out      the file, or the folder of a file `report.html`; the pool's folder if not given
     run      a run's id, its beginning or `latest`; the newest if not given. Without any run the page shows the pool
     compare  two runs, set side by side with paired differences; the page is of the second unless `run` is given
     plots    a folder for the figures as PNG and SVG
@@ -67,7 +67,8 @@ def write_report(
     are made. Raises `RunError` for a run that is not there, `MissingExtra` without the extra `report`.
     """
     need("jinja2", extra="report")
-    file = Path(out) if out is not None else pool.path / "report.html"
+    file = pool.path if out is None else Path(out)
+    file = file / "report.html" if file.is_dir() else file
     with figures.styled(), pool.held():
         pair = [name for one in compare or () if (name := named(pool, one)) is not None]
         if compare is not None and len(pair) < 2:
