@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from nbclient import NotebookClient
 from rich.cells import cell_len
 from rich.console import Console
 from small import Rule, make_pool, make_recipe
+from terminals import shown_in
 
 from balkit.events import Calls, Event, Fill
 from balkit.outlook import Outlook
@@ -231,19 +230,8 @@ with balkit.progress() as notify:
 
 
 def test_a_terminal_of_80_columns_shows_the_panel() -> None:
-    parent, child = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-    with subprocess.Popen([sys.executable, "-c", SHOW], stderr=child, env=environment) as process:
-        os.close(child)
-        shown = b""
-        try:
-            while part := os.read(parent, 65536):
-                shown += part
-        except OSError:  # the other end was closed
-            pass
-        assert process.wait(timeout=60) == 0
-    os.close(parent)
-    text = shown.decode()
+    text = shown_in("stderr", [sys.executable, "-c", SHOW], environment).decode()
     assert "2 of 2: " in text
     assert "5/5" in text
     assert "\x1b[" in text, "the panel is redrawn in place"

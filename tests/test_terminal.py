@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import typer
 import yaml
 from rich.cells import cell_len
 from small import make_recipe, rows
+from terminals import shown_in
 
 from balkit import recipe as recipes
 from balkit.cli import SECTIONS, app
@@ -207,29 +207,14 @@ def test_a_closed_stdout_and_a_full_disk_are_no_defects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("settings", "colour"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colour_is_for_terminals_that_have_it(settings: dict[str, str], colour: bool) -> None:
-    parent, child = pty.openpty()
     command = [sys.executable, "-m", "balkit", "--help"]
-    with subprocess.Popen(command, stdout=child, env=environment(**({"TERM": "xterm"} | settings))) as process:
-        os.close(child)
-        shown = b""
-        try:
-            while part := os.read(parent, 65536):
-                shown += part
-        except OSError:  # the other end was closed
-            pass
-        assert process.wait(timeout=60) == 0
-    os.close(parent)
+    shown = shown_in("stdout", command, environment(**({"TERM": "xterm"} | settings)))
     assert (b"\x1b[3" in shown or b"\x1b[1;3" in shown) is colour
 
 
 def test_a_terminal_that_cannot_redraw_gets_lines() -> None:
     show = "import balkit, balkit.events as e\nwith balkit.progress() as notify:\n notify(e.Event(1, 2, 'data'))"
-    parent, child = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", show], stderr=child, env=environment(TERM="dumb")) as process:
-        os.close(child)
-        assert process.wait(timeout=60) == 0
-        shown = os.read(parent, 65536).decode()
-    os.close(parent)
+    shown = shown_in("stderr", [sys.executable, "-c", show], environment(TERM="dumb")).decode()
     assert shown == "[     0 s] stage 1/2 data\r\n"
 
 
