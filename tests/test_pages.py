@@ -288,7 +288,7 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_page_names_a_place_on_one_machine(path: Path) -> None:
-    assert re.findall(r"(?:/home/|/Users/|/root/|/work/|C:\\)\w+", path.read_text(encoding="utf-8")) == []
+    assert re.findall(r"(?:/(?:home|Users|root|work)/|C:\\)\w+", path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
