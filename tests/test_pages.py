@@ -31,7 +31,7 @@ import yaml
 from small import Rule, make_pool, make_recipe
 from teacher_server import Say, TeacherServer
 from test_review import ids, rationale
-from test_synthesis_page import Careless
+from test_synthesis_page import careless_pool
 
 from balkit import errors, frames
 from balkit.pool import Commit, Pool
@@ -205,10 +205,7 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    made = make_pool(tmp_path_factory.mktemp("pages") / "pool")
-    select = {"first": "k_center", "then": "k_center"}
-    run(made, make_recipe(select=select), teacher=Scripted(Careless(made)), train=False)
-    return made
+    return careless_pool(tmp_path_factory.mktemp("pages") / "pool")
 
 
 @pytest.mark.parametrize("query", QUERIES)

@@ -43,12 +43,17 @@ class Careless(Rule):
         return json.dumps({"examples": [{"prompt": text, "answer": request.domain} for text in texts]})
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    made = make_pool(tmp_path_factory.mktemp("synthesis") / "pool")
+def careless_pool(folder: Path) -> Pool:
+    """A pool with a run of two stages that no student was trained in, its teacher careless."""
+    made = make_pool(folder)
     select = {"first": "k_center", "then": "k_center"}
     run(made, make_recipe(select=select), teacher=Scripted(Careless(made)), train=False)
     return made
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return careless_pool(tmp_path_factory.mktemp("synthesis") / "pool")
 
 
 def test_the_reasons_of_the_page_are_those_of_the_cascade_in_their_order() -> None:
