@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from balkit.discovery import discover
 from balkit.errors import RunError
 from balkit.events import Event
 from balkit.pages import rows, writing
+from balkit.pages.reading import Run
 from balkit.pool import Pool
 from balkit.stages import run
 from balkit.teacher import Scripted
@@ -253,3 +255,11 @@ def test_the_command_writes_the_page_beside_the_pool_and_figures_where_they_are_
 def test_a_run_that_is_not_there_is_named(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"0 runs of .* have ids that begin with 'zz'; there are: "):
         made.write_report(pool, tmp_path / "no.html", run="zz")
+
+
+def test_a_run_whose_recipe_cannot_be_read_keeps_its_name(pool: Pool, first: str, tmp_path: Path) -> None:
+    copy = Pool.open(shutil.copytree(pool.path, tmp_path / "pool"))
+    (copy.path / "runs" / first[:12] / "recipe.yaml").write_text("no: recipe", encoding="utf-8")
+    found = Run.of(copy, first, calls=copy.calls())
+    assert found.recipe is None
+    assert found.name == f"small {first[:8]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,8 @@ _ROWS = {"stage": pl.Int64, "domain": pl.String} | dict.fromkeys(("real", "synth
 class Run:
     """A run of a pool with at least one snapshot.
 
-    record    None, and recipe too, where the run's folder is gone
+    record    None where the run's folder is gone
+    recipe    None where it is gone, or cannot be read
     coverage  `Pool.coverage` at the version that it began from
     calls     CALLS of the run
     """
@@ -43,11 +45,11 @@ class Run:
     @classmethod
     def of(cls, pool: Pool, run_id: str, *, calls: pl.DataFrame) -> Run:
         """Reads what is short; what is long is read by the sections that show it."""
-        try:
+        record: RunRecord | None = None
+        plan: Recipe | None = None
+        with suppress(BalkitError):
             record = record_of(pool.path, run_id=run_id)
             plan = recipe.load(record.folder(pool.path) / "recipe.yaml")
-        except BalkitError:
-            record, plan = None, None
         mine = pool.snapshots().filter(pl.col("run_id") == run_id).sort("stage")
         version = record.base_version if record else int(mine["version"][0]) - 1
         coverage = pool.at(version).coverage(domain_set=plan.domain_set if plan else None)
