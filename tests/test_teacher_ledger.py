@@ -230,6 +230,22 @@ def test_a_cap_is_never_passed_and_says_what_to_raise(ledger: Ledger, caps: Caps
     assert 0 < len(replies) < 50
 
 
+def test_a_cap_that_a_dead_teacher_used_up_says_what_the_calls_met(ledger: Ledger) -> None:
+    dead = Scripted(lambda request: Reply(request, "transient", error="connection refused"))
+    _, error = drain(through(ledger, dead, caps=Caps(calls=6)), many(10))
+    assert isinstance(error, CapReached)
+    assert str(error).startswith("each of the last 6 calls failed: connection refused. The cap run.calls is 6;")
+    assert (error.cap, error.limit, error.spent) == ("run.calls", 6, 6)
+
+
+def test_a_cap_after_an_answer_says_nothing_of_earlier_failures(ledger: Ledger) -> None:
+    calls = iter(range(100))
+    rough = Scripted(lambda r: Reply(r, "ok", text="t") if next(calls) >= 3 else Reply(r, "transient", error="busy"))
+    _, error = drain(through(ledger, rough, caps=Caps(calls=6)), many(10))
+    assert isinstance(error, CapReached)
+    assert "busy" not in str(error)
+
+
 def test_a_run_goes_on_after_its_cap_is_raised(ledger: Ledger) -> None:
     drain(through(ledger, Scripted(echo), caps=Caps(calls=4)), many(10))
     replies, error = drain(through(ledger, Scripted(echo), caps=Caps(calls=10)), many(10))

@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from balkit.errors import TeacherError, TeacherPaused, TeacherStopped
+from balkit.errors import CapReached, TeacherError, TeacherPaused, TeacherStopped
 from balkit.recipe import Caps, Price
 from balkit.teacher.batch import Batch
 from balkit.teacher.batches import Journal
@@ -111,9 +111,10 @@ class _Asking:
         self._given_up: set[str] = set()  # keys out of tries
         self._given_up_in_a_row = 0
         self._last_error = ""
+        self._failed_in_a_row = 0  # attempts since the last answer
         self._limit = RateLimit(terms.pace)
         self._pulls = 0  # of this pass
-        self._over: TeacherError | None = None  # a cap that the next request would pass, with requests in flight
+        self._over: CapReached | None = None  # a cap that the next request would pass, with requests in flight
         self._end: TeacherError | None = None
         self._rate: Rate | None = None
         self.progress = progress
@@ -140,7 +141,7 @@ class _Asking:
     def _more(self) -> bool:
         """Whether anything is left to do; waits out a pause. Nothing is in flight here."""
         if self._end is None and self._over is not None and self._blocked_by_cap():
-            self._end = self._over
+            self._end = self._explained(self._over)
         self._over = None
         if self._end is not None:
             return False
@@ -316,7 +317,7 @@ class _Asking:
     def _follow(self, reply: Reply) -> None:
         if reply.outcome == "ok":
             self._limit.succeeded()
-            self._given_up_in_a_row = 0
+            self._given_up_in_a_row = self._failed_in_a_row = 0
             self._answer(reply)
         elif reply.outcome == "permanent":
             self._refused[reply.request.key] = replace(reply, raw="")
@@ -350,6 +351,7 @@ class _Asking:
     def _try_again(self, reply: Reply) -> None:
         key = reply.request.key
         self._last_error = reply.error or self._last_error
+        self._failed_in_a_row += 1
         self._failures[key] = failures = self._failures.get(key, 0) + 1
         if failures < self._terms.tries:
             self._retries.add(reply.request, wait_s=self._terms.pace.backoff_s(failures))
@@ -364,6 +366,14 @@ class _Asking:
             )
 
     # The rest
+
+    def _explained(self, over: CapReached) -> CapReached:
+        """A cap that calls to a dead teacher used up needs no raising: say what they met."""
+        if not self._failed_in_a_row:
+            return over
+        n, cap = self._failed_in_a_row, str(over)
+        met = f"{'the last call' if n == 1 else f'each of the last {n:,} calls'} failed: {_told(self._last_error)}"
+        return CapReached(f"{met} {cap[0].upper()}{cap[1:]}", cap=over.cap, limit=over.limit, spent=over.spent)
 
     def _hand_out(self, reply: Reply) -> None:
         self._out.append(reply)
