@@ -27,6 +27,7 @@ from balkit.cli import (
     runs,
     status,
 )
+from balkit.cli.later import later
 from balkit.cli.show import say
 from balkit.errors import BalkitError
 from balkit.terminal import prepare
@@ -68,13 +69,13 @@ def _in_sections() -> None:
     order = [name for names in SECTIONS.values() for name in names]
     titles = {name: title for title, names in SECTIONS.items() for name in names}
     for one in app.registered_commands:
-        one.name = one.name or getattr(one.callback, "__name__", "")
         one.rich_help_panel = titles.get(str(one.name))
     for group in app.registered_groups:
         group.rich_help_panel = titles.get(str(group.name))
     app.registered_commands.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
 
 
+later(app)
 _in_sections()
 
 
