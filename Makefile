@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-docs test-browser pages test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
+.PHONY: help quickstart test test-long test-docs test-browser pages test-slow check format bench bench-pool soak kill-harness pool-kills notebooks check-exports wheel ci clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,10 @@ quickstart: $(VENV)/.quickstart  ## the whole method offline, in minutes; writes
 	$(BIN)/balkit quickstart quickstart
 
 test: $(VENV)/.dev  ## the default test suite, one process a core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not docs and not browser" -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slow and not docs and not browser" -n auto --dist worksteal
+
+test-long: $(VENV)/.dev  ## the tests that take five seconds and more each: kills, Ctrl-C, whole runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n auto --dist worksteal
 
 test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
 	$(BIN)/python -m pytest -m docs -n auto --dist worksteal

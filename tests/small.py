@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import random
-import shutil
-import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from once import copied
 
 from balkit import recipe as recipes
 from balkit.pool import Pool
@@ -40,22 +39,21 @@ def rows(domain: str, count: int, *, seed: int) -> list[dict[str, str]]:
 
 def make_pool(folder: Path, *, sizes: dict[str, int] | None = None, eval_rows: int = 4) -> Pool:
     """A pool with train and eval rows; made once for the same sizes, then copied."""
-    shutil.copytree(_made(tuple((sizes or SIZES).items()), eval_rows), folder)
-    return Pool.open(folder)
+    return copied(_maker(tuple((sizes or SIZES).items()), eval_rows), folder)
 
 
 @cache
-def _made(sizes: tuple[tuple[str, int], ...], eval_rows: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="balkit-small-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    pool = Pool.create(folder / "pool")
-    columns = {"prompt": "question", "answer": "answer", "domain": "topic"}
-    train = [row for domain, n in sizes for row in rows(domain, n, seed=1)]
-    pool.add(pl.DataFrame(train), **columns)
-    if eval_rows:
-        held_out = [row for domain in WORDS for row in rows(domain, eval_rows, seed=2)]
-        pool.add(pl.DataFrame(held_out), split="eval", **columns)
-    return pool.path
+def _maker(sizes: tuple[tuple[str, int], ...], eval_rows: int) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        pool = Pool.create(folder)
+        columns = {"prompt": "question", "answer": "answer", "domain": "topic"}
+        train = [row for domain, n in sizes for row in rows(domain, n, seed=1)]
+        pool.add(pl.DataFrame(train), **columns)
+        if eval_rows:
+            held_out = [row for domain in WORDS for row in rows(domain, eval_rows, seed=2)]
+            pool.add(pl.DataFrame(held_out), split="eval", **columns)
+
+    return make
 
 
 def make_recipe(**changes: Any) -> Recipe:

@@ -855,6 +855,7 @@ def test_an_unknown_split_is_refused(add: Add, tmp_path: Path) -> None:
     assert not (tmp_path / "pool").exists()
 
 
+@pytest.mark.long
 def test_cells_of_50_megabytes_enter(add: Add, tmp_path: Path) -> None:
     n = 50_000_000
     put(tmp_path / "data.jsonl", f'{{"q": "x", "subject": "s", "a": "{"y" * n},"}}')
@@ -864,6 +865,7 @@ def test_cells_of_50_megabytes_enter(add: Add, tmp_path: Path) -> None:
     assert set(found.rows()) == {(n + 1, "y,"), (n + 1, "z,")}
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_domains_enter(add: Add, tmp_path: Path) -> None:
     n = 100_000
     pl.DataFrame({"q": pl.int_range(n, eager=True), "a": ["y"] * n}).with_columns(subject="q").write_csv(

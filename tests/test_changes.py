@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from once import copied
 from pool_rows import add, examples, rationales
 
 from balkit.changes import changed_rows, changes
@@ -18,10 +19,13 @@ from balkit.pool.reads import View
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     """Three examples of domain a and two of b in version 1 and 2."""
-    made = Pool.create(tmp_path / "pool")
+    return copied(two_versions, tmp_path / "pool")
+
+
+def two_versions(folder: Path) -> None:
+    made = Pool.create(folder)
     add(made, "a1", "a2", "a3", domain="a")
     add(made, "b1", "b2", domain="b")
-    return made
 
 
 def found(pool: Pool, since: int, until: int) -> dict[str, dict[str, int]]:
@@ -87,6 +91,7 @@ def test_versions_go_up_and_exist(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.long
 def test_a_diff_is_what_a_comparison_of_both_versions_gives(tmp_path: Path, seed: int) -> None:
     draw, pool = random.Random(seed), Pool.create(tmp_path / "pool")
     for number in range(12):

@@ -125,6 +125,7 @@ def test_a_plan_is_shown_by_domain_and_where_asked_by_stage(balkit: Balkit, pool
     assert "tokens" in balkit("plan", pool, "recipe.yaml", "--by-stage")[1]
 
 
+@pytest.mark.long
 def test_train_eval_and_score_work_one_by_one(balkit: Balkit, pool: str) -> None:
     snapshot = json.loads(balkit("run", pool, "recipe.yaml", "--no-train", "--json")[1])["stages"][-1]["snapshot_id"]
     code, out, _ = balkit("train", pool, snapshot, "--recipe", "recipe.yaml", "--json")
@@ -308,6 +309,7 @@ def test_rows_come_from_stdin_and_a_dry_run_leaves_no_pool(
     assert [(row["domain"], row["train"]) for row in json.loads(out)] == [("sums", 1)]
 
 
+@pytest.mark.long
 def test_versions_are_tagged_and_domains_relabelled(balkit: Balkit, pool: str) -> None:
     assert balkit("tag", pool, "1", "raw", "--json")[1] == '{\n  "tag": "raw",\n  "version": 1\n}\n'
     code, out, _ = balkit("relabel", pool, "bird", "--to", "animal")
@@ -378,6 +380,7 @@ def test_a_run_of_which_no_row_came_says_why_and_exits_with_1(balkit: Balkit, po
         assert "call_failed" in err
 
 
+@pytest.mark.long
 def test_what_came_into_eval_later_is_told_when_a_snapshot_is_exported(
     balkit: Balkit, pool: str, tmp_path: Path
 ) -> None:
@@ -391,6 +394,7 @@ def test_what_came_into_eval_later_is_told_when_a_snapshot_is_exported(
     assert (code, "1 rows could not enter a snapshot now (its prompt stands in the eval split)" in err) == (0, True)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_run_that_goes_on(balkit: Balkit, pool: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "balkit", "run", pool, "recipe.yaml"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:

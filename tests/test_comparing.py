@@ -56,6 +56,7 @@ def bench(tmp_path: Path) -> Bench:
     return made
 
 
+@pytest.mark.long
 def test_a_stopped_experiment_goes_on_with_equal_rows_and_steps(bench: Bench) -> None:
     said: list[str] = []
 
@@ -110,6 +111,7 @@ def test_a_changed_recipe_runs_again_and_a_changed_pool_is_refused(bench: Bench)
         bench.compare(only=["base"])
 
 
+@pytest.mark.long
 def test_unequal_rows_or_steps_are_refused(bench: Bench) -> None:
     bench.write(arms=ARMS | {"ours": ARMS["ours"] | {"fill": ["real"], "balance.policy": "uniform", "budget_rows": 90}})
     with pytest.raises(RunError, match="of 90 rows could be had, and arms are compared at equal rows"):

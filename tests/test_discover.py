@@ -113,6 +113,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
+@pytest.mark.long
 def test_the_number_of_threads_changes_nothing(threads: str) -> None:
     code = (
         "import numpy as np; from test_discover import found; r = found()[0];"

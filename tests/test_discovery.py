@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from once import copied
 from small import Rule, make_pool, make_recipe
 
 from balkit.basis import Basis
@@ -37,11 +38,14 @@ def add(pool: Pool, topic: str, rows: int, *, split: str = "train", start: int =
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    made = Pool.create(tmp_path / "pool")
+    return copied(three_topics, tmp_path / "pool")
+
+
+def three_topics(folder: Path) -> None:
+    made = Pool.create(folder)
     for topic, rows in (("cooking", 60), ("sailing", 30), ("chess", 15)):
         add(made, topic, rows)
     add(made, "chess", 5, split="eval", start=100)
-    return made
 
 
 def vectors(pool: Pool, *, dim: int = 256) -> Vectors:
@@ -170,6 +174,7 @@ def with_a_set(folder: Path) -> Pool:
     return pool
 
 
+@pytest.mark.long
 def test_a_run_balances_over_the_domains_of_a_set(tmp_path: Path) -> None:
     pool = with_a_set(tmp_path / "pool")
     recipe = make_recipe(domain_set="topics", answers=LABELS, select={"first": "random", "then": "random"})

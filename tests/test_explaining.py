@@ -62,6 +62,7 @@ def test_domains_say_how_well_what_was_taken_stands_for_them(ran: tuple[Pool, Re
     assert all(0 <= radius <= 1 for radius in domains["radius"])
 
 
+@pytest.mark.long
 def test_every_chosen_example_says_so_and_they_stand_for_all(ran: tuple[Pool, Recipe]) -> None:
     choice = Choice.of_run(ran[0])
     stood_for = dict.fromkeys(("bird", "fruit", "tool"), 0)
@@ -79,6 +80,7 @@ def test_every_chosen_example_says_so_and_they_stand_for_all(ran: tuple[Pool, Re
     assert written
 
 
+@pytest.mark.long
 def test_what_was_not_chosen_says_why_and_what_represents_it(ran: tuple[Pool, Recipe]) -> None:
     choice = Choice.of_run(ran[0])
     left = choice.basis.real.join(choice.taken, on="example_id", how="anti")
@@ -177,6 +179,7 @@ def test_a_pool_without_runs_and_an_unknown_run_say_so(ran: tuple[Pool, Recipe],
         Choice.of_run(ran[0], "zzz")
 
 
+@pytest.mark.long
 def test_the_command_shows_domains_and_explains_one(
     ran: tuple[Pool, Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_schema_refuses_what_trainers_trip_over(name):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT, ANY_TEXT), min_size=1, max_size=4), st.booleans())
+@pytest.mark.long
 def test_any_unicode_survives_every_target_and_back(texts, none):
     changes = [{"prompt": p, "rationale": r, "answer": a, "domain": a} for p, r, a in texts] * 10
     rows = snapshot_rows(*changes)

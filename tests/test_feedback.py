@@ -64,6 +64,7 @@ def second_stage(pool: Pool) -> dict[str, int]:
     return dict(pool.snapshot("latest").rows.filter(stage=2).group_by("domain").len().iter_rows())
 
 
+@pytest.mark.long
 def test_rows_move_to_where_dev_is_answered_wrong_also_after_a_kill(tmp_path: Path) -> None:
     pool = with_dev(tmp_path / "pool")
     until(pool, stage=1, step="evaluate dev")

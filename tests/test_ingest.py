@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from once import copied
 from pool_rows import add
 
 from balkit import texts
@@ -27,7 +28,7 @@ GOOD = [
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool.create(tmp_path / "pool")
+    return copied(Pool.create, tmp_path / "pool")
 
 
 def jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -329,6 +330,7 @@ def test_a_hundred_thousand_rows_take_seconds(pool: Pool) -> None:
         max_size=6,
     )
 )
+@pytest.mark.long
 def test_what_a_jsonl_file_says_is_what_the_pool_holds(tmp_path: Path, rows: list[dict[str, str | None]]) -> None:
     folder = tmp_path / texts.digest(rows)[:16]
     folder.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from once import copied
 
 from balkit.cli import main
 from balkit.errors import IngestError
@@ -24,7 +25,7 @@ Make = Callable[[Path, Rows], Any]
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool.create(tmp_path / "pool")
+    return copied(Pool.create, tmp_path / "pool")
 
 
 def jsonl(path: Path, rows: Rows) -> Path:
@@ -416,6 +417,7 @@ def test_repeats_and_contradictions_are_seen_across_pieces_and_files(pool: Pool,
     ]
 
 
+@pytest.mark.long
 def test_all_rows_again_are_all_duplicates(pool: Pool) -> None:
     frame = pl.DataFrame(many(70_000))
     assert pool.add(frame, prompt="q", answer=None, domain="s").new == 70_000

@@ -22,6 +22,7 @@ EACH = {reason: 24 if reason == "diversity_collapse" else 6 for reason in DEFECT
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.long
 def test_planted_defects_are_found_and_sound_rows_are_not_accused(kind: str) -> None:
     made = corpus(kind, sound_rows=300, per_defect=EACH, seed=1, skip=("semantic_duplicate",))  # hashing: no meaning
     found = audit(pl.DataFrame(made.rows))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from once import copied
 from pool_rows import add, call, examples, rationales, scores, stage_commit
 
 from balkit import frames
@@ -18,7 +19,7 @@ from balkit.pool.tables import frame_digest
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool.create(tmp_path / "pool")
+    return copied(Pool.create, tmp_path / "pool")
 
 
 def test_importing_the_pool_does_not_load_duckdb() -> None:

@@ -87,6 +87,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pool.path
 
 
+@pytest.mark.long
 def test_a_byte_flipped_anywhere_in_the_file_is_noticed_or_changes_nothing(sound: Path, tmp_path: Path) -> None:
     before, size = reads(sound), (sound / "pool.duckdb").stat().st_size
     noticed = 0
@@ -151,6 +152,7 @@ def logged(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Logged:
 
 
 @pytest.mark.parametrize("head", [0, 2])
+@pytest.mark.long
 def test_commits_in_a_wal_are_kept_and_the_pool_grows(logged: Logged, tmp_path: Path, head: int) -> None:
     folder = logged.at(tmp_path / "pool", head=head)
     assert (folder / "pool.duckdb.wal").stat().st_size > 10_000
@@ -221,6 +223,7 @@ def rows_file(path: Path, *, count: int) -> Path:
 
 
 @pytest.mark.parametrize("count", [8_000, 2_500])
+@pytest.mark.long
 def test_a_disk_that_fills_up_while_a_file_is_added_leaves_the_version_before(tmp_path: Path, count: int) -> None:
     folder, file = tmp_path / "pool", rows_file(tmp_path / "rows.jsonl", count=count)
     Pool.create(folder).commit(stage_commit(examples("one")))
@@ -250,6 +253,7 @@ for n in range(int(count)):
 """
 
 
+@pytest.mark.long
 def test_two_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     pool = Pool.create(tmp_path / "pool", wait_s=120)
     both = [child(ADDING, pool.path, name, 10) for name in ("one", "other")]
@@ -272,6 +276,7 @@ def test_a_copied_and_a_moved_pool_is_a_pool_of_its_own(sound: Path, tmp_path: P
     assert same(found_in(sound), before)
 
 
+@pytest.mark.long
 def test_a_copy_made_while_another_process_writes_is_whole_or_damaged(tmp_path: Path) -> None:
     pool = Pool.create(tmp_path / "pool")
     process = child(ADDING, pool.path, "one", 1_000)

@@ -398,6 +398,7 @@ def test_a_child_that_was_forked_while_writing_holds_up_nobody(pool: Pool) -> No
     os.waitpid(pid, 0)
 
 
+@pytest.mark.long
 def test_a_pool_that_is_made_twice_at_once_is_made_once(tmp_path: Path) -> None:
     processes = [child(MAKING, tmp_path / "pool", n) for n in range(4)]
     assert sorted(process.communicate()[0].strip() for process in processes) == ["done"] * 4
@@ -482,6 +483,7 @@ def test_an_interrupted_commit_leaves_nothing(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("opened", [database.reading, writing.writing])
+@pytest.mark.long
 def test_ctrl_c_in_the_middle_of_a_statement_is_a_keyboard_interrupt(pool: Pool, opened: Any) -> None:
     add(pool, "one")
     threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
@@ -491,6 +493,7 @@ def test_ctrl_c_in_the_middle_of_a_statement_is_a_keyboard_interrupt(pool: Pool,
     assert pool.version == 1
 
 
+@pytest.mark.long
 def test_compacting_keeps_every_version_and_makes_the_file_no_larger(pool: Pool) -> None:
     for n in range(12):
         add(pool, *(f"{n} {i} " + 200 * "x" for i in range(50)))
@@ -537,6 +540,7 @@ while True:
 
 
 @pytest.mark.parametrize("round_", range(3))
+@pytest.mark.long
 def test_a_kill_while_compacting_leaves_the_pool_whole(pool: Pool, round_: int) -> None:
     for n in range(3):
         add(pool, *(f"{n} {i} " + 200 * "x" for i in range(300)))

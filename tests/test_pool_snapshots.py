@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from once import copied
 from pool_rows import add, call, examples, rationales, snapshot_rows, stage_commit
 
 from balkit import frames, texts
@@ -17,7 +18,7 @@ from balkit.pool import Commit, Pool, SnapshotDraft
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool.create(tmp_path / "pool")
+    return copied(Pool.create, tmp_path / "pool")
 
 
 def two_stages(pool: Pool) -> None:

@@ -125,6 +125,7 @@ def test_where_a_run_stands_goes_to_json_and_back() -> None:
     assert Standing.from_dict(json.loads(json.dumps(now.as_dict()))) == now
 
 
+@pytest.mark.long
 def test_a_run_tells_how_full_its_quotas_are_and_ends_full(tmp_path: Path) -> None:
     told: list[Event] = []
     recipe = make_recipe(budget_rows=60, stages=2, select={"first": "random", "then": "random"})

@@ -47,6 +47,7 @@ def report(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_opening_the_pool_again_adds_nothing(folder: Path) -> None:
     pool = open_pool(folder / "pool")
     version = pool.version

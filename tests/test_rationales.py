@@ -261,6 +261,7 @@ def say(body: dict[str, Any]) -> str:
     return f"Way {turn}.\nAnswer: {right if turn % 5 else LABELS[turn % 3]}"
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_again_and_again_asks_for_the_same_keys_and_pays_once(tmp_path: Path) -> None:
     plain = make_recipe(
         **NO_STUDENT, fill=["real"], stages=2, budget_rows=24,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from once import copied
 from pool_rows import call, examples, rationales
 from small import Rule, make_pool, make_recipe
 
@@ -21,12 +22,16 @@ from balkit.vectors.encoders import Hashing
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     """A pool after a run of two stages that took, wrote and rejected."""
-    made = make_pool(tmp_path / "pool")
+    return copied(two_stages, tmp_path / "pool")
+
+
+def two_stages(folder: Path) -> None:
+    made = make_pool(folder)
     recipe = make_recipe(select={"first": "random", "then": "random"}, balance={"policy": "uniform"})
     run(made, recipe, teacher=Scripted(Rule(wrong="apple")), train=False)
-    return made
 
 
+@pytest.mark.long
 def test_a_pool_and_its_ledger_agree_after_runs_that_share_replies(pool: Pool) -> None:
     recipe = make_recipe(select={"first": "random", "then": "random"}, balance={"policy": "natural"})
     run(pool, recipe, teacher=Scripted(Rule()), train=False)

@@ -88,6 +88,7 @@ def page(html: str) -> Page:
     return Page(html)
 
 
+@pytest.mark.long
 def test_every_element_is_closed_and_every_id_is_its_own(page: Page) -> None:
     assert page.problems == []
     assert len(page.ids()) == len(set(page.ids()))
@@ -239,6 +240,7 @@ def test_a_page_with_too_many_rows_holds_fewer_and_says_so(
     assert made.write_report(pool, tmp_path / "small.html", run=first).bytes < writing.LIMIT
 
 
+@pytest.mark.long
 def test_the_command_writes_the_page_beside_the_pool_and_figures_where_they_are_asked_for(
     pool: Pool, first: str, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from once import copied
 from small import Rule, make_pool, make_recipe
 
 from balkit import frames, texts
@@ -63,7 +64,11 @@ def balkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     """Four sums. The teacher insists on 9 for 3 + 5, disagrees with itself on an open question, and tied on another."""
-    made = Pool.create(tmp_path / "pool")
+    return copied(disagreeing, tmp_path / "pool")
+
+
+def disagreeing(folder: Path) -> None:
+    made = Pool.create(folder)
     asked = [("3 + 5?", "8", "sums"), ("2 + 2?", "4", "sums"), ("Why?", None, "open"), ("Who?", None, "open")]
     rows = [{"q": prompt, "a": reference, "d": domain} for prompt, reference, domain in asked]
     made.add(pl.DataFrame(rows), prompt="q", answer="a", domain="d")
@@ -80,7 +85,6 @@ def pool(tmp_path: Path) -> Pool:
         rationale(known["Who?"], "You.\nAnswer: you", "you", call="9", reason="vote_tied"),
     ]
     made.commit(Commit(message="asked", rationales=frames.RATIONALES.of(given)))
-    return made
 
 
 def case(pool: Pool, prompt: str, **options: Any) -> Case:
@@ -201,6 +205,7 @@ def test_an_example_whose_domain_is_its_reference_moves_with_it(tmp_path: Path) 
     assert pool.examples().filter(pl.col("prompt") == one.prompt)["domain"].to_list() == ["tool"]
 
 
+@pytest.mark.long
 def test_the_last_verdict_on_a_text_counts_and_undoing_it_brings_back_the_one_before(pool: Pool) -> None:
     one = case(pool, "Why?")
     no = next(each.rationale_id for each in one.worked if each.answer == "no")
@@ -552,6 +557,7 @@ class Terminal:
             os.close(self.side)
 
 
+@pytest.mark.long
 def test_a_person_at_a_terminal_fixes_in_an_editor_undoes_and_loses_nothing_by_ctrl_c(
     pool: Pool, tmp_path: Path
 ) -> None:
@@ -613,6 +619,7 @@ def run_data(pool: Pool, teacher: Rule, *, new: bool = False) -> RunResult:
     return run(pool, recipe, teacher=Scripted(teacher), train=False, new=new)
 
 
+@pytest.mark.long
 def test_the_next_run_takes_what_a_person_accepted_pays_nothing_for_it_and_never_what_they_refused(
     tmp_path: Path,
 ) -> None:
@@ -639,6 +646,7 @@ def test_the_next_run_takes_what_a_person_accepted_pays_nothing_for_it_and_never
     assert pool.check() == []
 
 
+@pytest.mark.long
 def test_verdicts_that_come_while_a_run_is_under_way_change_nothing_of_it(tmp_path: Path) -> None:
     plain, judged = (make_pool(tmp_path / name) for name in ("plain", "judged"))
     digests = []

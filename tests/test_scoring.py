@@ -102,6 +102,7 @@ scoring.score_pool(pool, *untrained(pool), recipe=RECIPE, progress=stop)
 
 
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
+@pytest.mark.long
 def test_a_scoring_that_was_stopped_goes_on_with_the_batch_it_was_at(pool: Pool, how: str) -> None:
     tests = str(Path(__file__).parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}

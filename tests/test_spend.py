@@ -61,6 +61,7 @@ def test_every_part_adds_up_to_what_was_spent_and_to_what_was_forecast(
     assert "a kept row (30)" in shown
 
 
+@pytest.mark.long
 def test_the_forecast_stays_that_of_the_runs_beginning(tmp_path: Path) -> None:
     pool, recipe = make_pool(tmp_path / "pool"), paid_recipe()
     first = ran(pool, recipe)

@@ -53,6 +53,7 @@ def kill_at(number: int) -> Iterator[object]:
     return notify  # type: ignore[return-value]
 
 
+@pytest.mark.long
 def test_a_retired_written_row_is_not_written_again(tmp_path: Path) -> None:
     pool, recipe = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT)
     first = run_data(pool, recipe)
@@ -107,6 +108,7 @@ def test_a_lost_ledger_is_not_replaced_by_a_blank_one(tmp_path: Path) -> None:
     assert not (pool.path / "calls.sqlite").exists()
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_step_ends_like_an_uninterrupted_one_and_buys_nothing_twice(tmp_path: Path) -> None:
     # A copy of the folder, taken while the run goes on, is what a kill would leave: what is on disk, nothing closed.
     tiny = {
@@ -137,6 +139,7 @@ def test_a_run_killed_at_any_step_ends_like_an_uninterrupted_one_and_buys_nothin
         assert killed.check() == []
 
 
+@pytest.mark.long
 def test_a_run_killed_again_and_again_between_calls_buys_every_request_once(tmp_path: Path) -> None:
     recipe, whole = make_recipe(**NO_STUDENT), Rule()
     expected = run_data(make_pool(tmp_path / "whole"), recipe, whole)
@@ -248,6 +251,7 @@ def test_a_prompt_of_the_eval_split_never_enters_a_snapshot(tmp_path: Path) -> N
     assert not taken & held_out
 
 
+@pytest.mark.long
 def test_a_run_draws_nothing_that_another_run_had_written(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
     recipe = make_recipe(balance={"policy": "uniform"}, **NO_STUDENT)
@@ -307,6 +311,7 @@ def test_choosing_by_scores_without_training_is_refused(tmp_path: Path, method: 
 
 
 @pytest.mark.parametrize("method", ["loss", "uncertainty", "ifd_coverage"])
+@pytest.mark.long
 def test_later_stages_choose_by_the_score_that_their_method_reads(tmp_path: Path, method: str) -> None:
     select = {"first": "medoids", "then": method, "response": "reference", "candidates": "all", "max_ifd": 1e6}
     pool = make_pool(tmp_path / "pool")
@@ -335,6 +340,7 @@ def test_a_row_retired_in_the_middle_stops_the_run_before_it_pays(tmp_path: Path
     assert run_data(pool, recipe, rule, new=True).stages[-1].rows == 30
 
 
+@pytest.mark.long
 def test_scores_that_others_gave_change_nothing(tmp_path: Path) -> None:
     recipe, alone, beside = make_recipe(), make_pool(tmp_path / "alone"), make_pool(tmp_path / "beside")
     expected = run(alone, recipe, teacher=Scripted(Rule()))
@@ -354,6 +360,7 @@ def test_scores_that_others_gave_change_nothing(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_arms_that_share_a_student_keep_their_own_scores_and_accuracies(tmp_path: Path) -> None:
     arms = [
         make_recipe(name="own", evaluate={"max_new_tokens": 8, "limit_per_domain": 2}),

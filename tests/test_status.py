@@ -65,6 +65,7 @@ def seen(pool: Path, wanted: Callable[[RunStatus], bool]) -> RunStatus:
     raise AssertionError(f"it never came to that: {found}")
 
 
+@pytest.mark.long
 def test_a_run_of_another_process_is_seen_running_killed_followed_and_done(balkit: Balkit, tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool").path
     with running(pool, pause_s=0.3) as process:

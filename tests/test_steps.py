@@ -73,6 +73,7 @@ def test_writing_alone_after_a_run_writes_what_the_run_did_not(tmp_path: Path) -
     assert len(written.decisions.filter("kept")["example_id"].unique()) == 3
 
 
+@pytest.mark.long
 def test_a_run_draws_on_nothing_that_was_written_alone(tmp_path: Path) -> None:
     pool, beside = make_pool(tmp_path / "pool"), make_pool(tmp_path / "beside")
     recipe = make_recipe(select={"first": "random", "then": "random"})
@@ -86,6 +87,7 @@ def test_writing_for_a_domain_that_is_not_there_names_those_that_are(tmp_path: P
         steps.write(make_pool(tmp_path / "pool"), make_recipe(), rows={"brid": 3}, teacher=Scripted(Rule()))
 
 
+@pytest.mark.long
 def test_the_latest_snapshot_is_trained_again_after_a_newer_one_came(tmp_path: Path) -> None:
     pool, recipe = make_pool(tmp_path / "pool"), make_recipe(select={"then": "k_center"})
     run(pool, recipe, teacher=Scripted(Rule()), train=False)

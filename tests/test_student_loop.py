@@ -150,6 +150,7 @@ trained(Path({base!r}), Path({out!r}), keep_every_s=0,
 """
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_from_what_was_kept(base: Path, tmp_path: Path) -> None:
     code = KILLED.format(tests=str(Path(__file__).parent), base=str(base), out=str(tmp_path / "cut"))
     killed = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
@@ -255,6 +256,7 @@ def test_a_run_without_dev_says_so_before_it_pays(tmp_path: Path) -> None:
 # -- several processes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
     section = {"epochs": 2, "batch_size": 8, "max_length": 160, "threads": 1}

@@ -272,6 +272,7 @@ def _wait_until(condition: Any) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_batches_of_a_killed_process_are_fetched_by_the_next_and_paid_once(tmp_path: Path) -> None:
     path = tmp_path / "calls.sqlite"
     with TeacherServer() as server:

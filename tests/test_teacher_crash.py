@@ -179,6 +179,7 @@ def test_what_was_handed_out_before_a_kill_is_kept(tmp_path: Path, delay_s: floa
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.long
 def test_ctrl_c_at_any_moment_leaves_a_sound_ledger_and_the_cap_holds_over_the_runs(tmp_path: Path, seed: int) -> None:
     path, served, rng = tmp_path / "calls.sqlite", 0, random.Random(seed)
     for last in (False, False, False, True):
@@ -217,6 +218,7 @@ def test_ctrl_c_at_any_moment_leaves_a_sound_ledger_and_the_cap_holds_over_the_r
         assert ledger.spent("r").calls == 4000
 
 
+@pytest.mark.long
 def test_a_killed_remote_run_keeps_its_cap_and_leaves_only_its_window_unknown(tmp_path: Path) -> None:
     path = tmp_path / "calls.sqlite"
     with TeacherServer(lambda i: Say(latency_s=0.05)) as server:

@@ -129,6 +129,7 @@ def walked(folder: Path, **settings: str) -> Iterator[tuple[list[str], int, byte
     ],
     ids=["latin-1", "C"],
 )
+@pytest.mark.long
 def test_every_command_works_without_utf_8_in_80_columns(folder: Path, encoding: str, settings: dict[str, str]) -> None:
     codes = {}
     for command, code, said in walked(folder, **settings):

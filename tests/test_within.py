@@ -84,6 +84,7 @@ def halves(pool: Pool) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 def test_a_run_shares_a_domains_rows_out_over_its_clusters(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
     cluster = halves(pool)

@@ -30,6 +30,9 @@ MEMORY_MB = 256
 #: Files of texts; the texts of one of them are held in memory while they are stored.
 _FILES = 64
 
+#: Bytes of files that are read as one.
+_SMALL = 4 * 2**20
+
 _BATCH = 65_536
 
 _TABLES = """
@@ -75,22 +78,41 @@ class Staging:
         for (number,), part in texts.partition_by("file", as_dict=True, include_key=False).items():
             table = part.to_arrow(compat_level=pl.CompatLevel.oldest())
             if number not in self._files:
-                stream = pyarrow.ipc.new_stream(str(self._folder / f"{number}.arrow"), table.schema)
+                stream = pyarrow.ipc.new_stream(str(self._path(number)), table.schema)
                 self._files[number] = self._open.enter_context(stream)
             self._files[number].write_table(table)
 
     def fresh(self) -> Iterator[pl.DataFrame]:
         """The examples that the pool lacks, ordered by id: example_id, prompt, reference, prompt_key."""
         self.close()
-        for number in sorted(self._files):
-            first, last = (f"{digits:02x}" for digits in (number * 256 // _FILES, (number + 1) * 256 // _FILES - 1))
+        for files in self._together():
+            first, last = (f"{digits:02x}" for digits in (files[0] * 256 // _FILES, (files[-1] + 1) * 256 // _FILES - 1))
             cursor = database.quiet(self.con.cursor())
             sql = "SELECT place, example_id, prompt_key FROM fresh WHERE left(example_id, 2) BETWEEN ? AND ?"
             ids = cursor.execute(sql, [first, last]).pl()
             cursor.close()
-            with pyarrow.ipc.open_stream(str(self._folder / f"{number}.arrow")) as stream:
-                texts = pl.DataFrame(pl.from_arrow(stream.read_all()))
+            texts = pl.concat([self._texts(number) for number in files])
             yield ids.join(texts, on="place", how="inner").sort("example_id").drop("place")
+
+    def _together(self) -> Iterator[list[int]]:
+        """The files in their order, small ones together: each query costs as much as a thousand rows."""
+        taken, held = list[int](), 0
+        for number in sorted(self._files):
+            size = self._path(number).stat().st_size
+            if taken and held + size > _SMALL:
+                yield taken
+                taken, held = [], 0
+            taken.append(number)
+            held += size
+        if taken:
+            yield taken
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number}.arrow"
+
+    def _texts(self, number: int) -> pl.DataFrame:
+        with pyarrow.ipc.open_stream(str(self._path(number))) as stream:
+            return pl.DataFrame(pl.from_arrow(stream.read_all()))
 
     def close(self) -> None:
         """Finish the files of texts."""
