@@ -20,6 +20,7 @@ def test_equal_texts_start_no_process() -> None:
     assert time.monotonic() - began < 0.5
 
 
+@pytest.mark.long
 def test_a_pair_that_takes_too_long_is_false_and_the_others_are_still_compared() -> None:
     slow = ("9" * 9 + "^{" + "9" * 9 + "}", "8^{99999999} + 1")
     pairs = [("\\frac{1}{2}", "0.5"), slow, ("2+2", "4")]

@@ -89,6 +89,7 @@ def test_a_stopped_experiment_goes_on_with_equal_rows_and_steps(bench: Bench) ->
     assert (bench.folder / "out" / "figure.svg").read_bytes().startswith(b"<?xml")
 
 
+@pytest.mark.long
 def test_arms_and_seeds_are_chosen_and_wrong_names_said(bench: Bench) -> None:
     done = bench.compare(only=["base"], seeds=[1])
     assert [(cell["arm"], cell["seed"]) for cell in done.cells] == [("base", 1)]

@@ -116,6 +116,7 @@ def test_an_id_that_is_unknown_or_of_several_says_so(ran: tuple[Pool, Recipe]) -
         choice.explain("")
 
 
+@pytest.mark.long
 def test_a_written_example_of_a_domain_without_real_ones_stands_for_none(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", sizes={"fruit": 12, "tool": 6})  # birds are in eval alone
     plan = make_recipe(select=SELECT, stages=1, balance={"policy": "uniform"})
@@ -128,6 +129,7 @@ def test_a_written_example_of_a_domain_without_real_ones_stands_for_none(tmp_pat
         assert (found.chosen, found.stands_for) == (True, 0)
 
 
+@pytest.mark.long
 def test_a_pool_that_has_changed_since_does_not_change_what_a_run_did(ran: tuple[Pool, Recipe], tmp_path: Path) -> None:
     pool = Pool.open(shutil.copytree(ran[0].path, tmp_path / "pool"))
     before = Choice.of_run(pool)

@@ -82,6 +82,7 @@ def test_overall_sums_rows_and_averages_what_can_be_averaged() -> None:
     assert measuring.overall(frames.MEASURES.empty()).is_empty()
 
 
+@pytest.mark.long
 def test_a_run_keeps_the_measures_of_every_stage_and_makes_lost_ones_again(tmp_path: Path) -> None:
     pool, recipe = make_pool(tmp_path / "pool"), make_recipe(select={"first": "k_center", "then": "k_center"})
     result = run(pool, recipe, teacher=Scripted(Rule()), train=False)

@@ -26,6 +26,7 @@ target = Target(write=write, about="answers", files="*.txt", row={}, reader="not
 """
 
 
+@pytest.mark.long
 def test_a_run_chooses_by_a_method_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "last.py").write_text(WAY + ")")
     body = make_recipe().model_dump(mode="json") | {"select": {"first": "last.py", "then": "last.py"}}

@@ -250,6 +250,7 @@ def test_the_pools_pairs_reach_the_files(trained: tuple[Pool, str], tmp_path: Pa
     assert rejected == set(found["rejected"])
 
 
+@pytest.mark.long
 def test_a_snapshot_that_stays_on_disk_is_exported_as_one_in_memory(trained: tuple[Pool, str], tmp_path: Path) -> None:
     pool, snapshot_id = trained
     held, dev = pool.snapshot(snapshot_id), validation_rows(pool, at=pool.snapshot(snapshot_id).version)

@@ -104,6 +104,7 @@ def test_a_run_that_needs_every_try_does_the_highest_number_of_calls(tmp_path: P
     assert result.spent.cost_microusd / 1e6 <= total(made, column="usd_high")
 
 
+@pytest.mark.long
 def test_rows_of_the_dev_split_are_counted_in_calls_and_not_in_rows(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool")
     before = planned(pool)

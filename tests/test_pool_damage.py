@@ -165,6 +165,7 @@ def test_commits_in_a_wal_are_kept_and_the_pool_grows(logged: Logged, tmp_path: 
 
 
 @pytest.mark.parametrize("head", [0, 2])
+@pytest.mark.long
 def test_a_byte_flipped_in_a_wal_loses_no_commit_unheard(logged: Logged, tmp_path: Path, head: int) -> None:
     rng = random.Random(head)
     for _ in range(12):
@@ -266,6 +267,7 @@ def test_two_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     assert pool.examples().height == 1_000
 
 
+@pytest.mark.long
 def test_a_copied_and_a_moved_pool_is_a_pool_of_its_own(sound: Path, tmp_path: Path) -> None:
     before = reads(sound)
     copy = copied(sound, tmp_path / "copy").rename(tmp_path / "moved and named – anew")

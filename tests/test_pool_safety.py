@@ -58,6 +58,7 @@ for n in range(1000):
 
 
 @pytest.mark.parametrize("round_", range(3))
+@pytest.mark.long
 def test_a_writer_killed_at_any_moment_leaves_whole_versions(pool: Pool, round_: int) -> None:
     process = child(ADDING, pool.path)
     assert first_line(process) == "ready"
@@ -139,6 +140,7 @@ except PoolError as error:
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_is_said_and_leaves_the_version_before(pool: Pool) -> None:
     add(pool, "one")
     process = child(FULL_DISK, pool.path)
@@ -435,6 +437,7 @@ def test_one_paying_process_a_pool_and_it_is_named(pool: Pool) -> None:
         pass
 
 
+@pytest.mark.long
 def test_threads_of_one_process_commit_one_after_the_other(tmp_path: Path) -> None:
     pool = Pool.create(tmp_path / "pool", wait_s=60)
     errors: list[BaseException] = []

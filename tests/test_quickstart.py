@@ -18,6 +18,8 @@ from balkit.recipe import Recipe
 from balkit.stages import run
 from balkit.steps import validation_rows
 
+pytestmark = pytest.mark.long  # both arms run once for all of them
+
 TOPICS = 12
 BUDGET = 60
 
@@ -47,7 +49,6 @@ def report(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.long
 def test_opening_the_pool_again_adds_nothing(folder: Path) -> None:
     pool = open_pool(folder / "pool")
     version = pool.version

@@ -94,6 +94,7 @@ def run_data(pool: Pool, rule: Rule | None = None, **changes: Any) -> RunResult:
 
 
 @pytest.mark.parametrize("fill", [("real", "synthetic"), ("real", "repeat")])
+@pytest.mark.long
 def test_each_worked_answer_is_a_row_of_the_budget_and_the_plan_foresees_its_calls(
     tmp_path: Path, fill: tuple[str, ...]
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_pool_and_its_ledger_agree_after_runs_that_share_replies(pool: Pool) -
     assert problems_of(pool) == []
 
 
+@pytest.mark.long
 def test_a_call_that_only_the_pool_knows_is_named(pool: Pool) -> None:
     pool.commit(Commit("forged", calls=frames.CALLS.of([call("f" * 64)])))
     (line,) = problems_of(pool)

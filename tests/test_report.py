@@ -168,6 +168,7 @@ def grouped(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return pool
 
 
+@pytest.mark.long
 def test_the_share_of_the_pool_counts_examples_and_not_their_worked_answers(grouped: Pool) -> None:
     taken = grouped.sql("SELECT count(DISTINCT example_id) FROM lineage WHERE origin = 'source'").item()
     assert taken < 15
@@ -179,6 +180,7 @@ def test_domains_are_those_of_the_runs_set(grouped: Pool) -> None:
     assert "<dt>Domains</dt><dd><bdi>2; " in (grouped.path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_run_that_is_not_through_has_a_page(tmp_path: Path) -> None:
     def stop(event: Event) -> None:
         if (event.stage, event.step) == (2, "data"):
@@ -212,6 +214,7 @@ def test_a_run_without_training_and_a_pool_without_a_run_say_what_is_missing(poo
     assert "The pool has no train examples yet" in (tmp_path / "blank.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_two_runs_stand_side_by_side_with_paired_differences(pool: Pool, first: str, tmp_path: Path) -> None:
     second = str(pool.snapshots().sort("version")["run_id"][-1])
     written = made.write_report(pool, tmp_path / "two.html", compare=(first, second[:9]))
@@ -228,6 +231,7 @@ def test_two_runs_stand_side_by_side_with_paired_differences(pool: Pool, first: 
         made.write_report(make_pool(tmp_path / "pool"), tmp_path / "no.html", compare=("latest", "latest"))
 
 
+@pytest.mark.long
 def test_a_page_with_too_many_rows_holds_fewer_and_says_so(
     pool: Pool, first: str, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -480,6 +480,7 @@ def test_undo_shows_the_case_again_and_reaches_into_earlier_talks(pool: Pool) ->
     assert len(cases(pool)) == 4
 
 
+@pytest.mark.long
 def test_fixes_are_typed_or_edited(pool: Pool) -> None:
     one = case(pool, "3 + 5?")
     nine = next(n for n, each in enumerate(one.worked, 1) if each.answer == "7")
@@ -662,6 +663,7 @@ def test_verdicts_that_come_while_a_run_is_under_way_change_nothing_of_it(tmp_pa
     assert digests[0] == digests[1]
 
 
+@pytest.mark.long
 def test_validation_rows_are_those_that_a_person_accepted(tmp_path: Path) -> None:
 
     pool = Pool.create(tmp_path / "dev")

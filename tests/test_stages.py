@@ -88,6 +88,7 @@ def test_references_in_another_case_are_choices_too(tmp_path: Path) -> None:
     assert basis.unreadable.is_empty()
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_says_that_newer_examples_are_not_in_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,6 +185,7 @@ def test_tail_domains_are_filled_by_written_examples(tmp_path: Path) -> None:
     assert result.head == {"fruit", "tool"}
 
 
+@pytest.mark.long
 def test_a_domain_without_real_examples_is_written_whole(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", sizes={"fruit": 30, "tool": 20})
     result = run_data(pool, make_recipe(balance={"policy": "uniform"}, **NO_STUDENT))
@@ -211,6 +213,7 @@ def test_what_a_domain_lacks_goes_to_others_and_is_recorded(tmp_path: Path) -> N
     assert all(sum(deficit["given_to"].values()) == deficit["rows"] for deficit in lacking)
 
 
+@pytest.mark.long
 def test_a_deficit_names_only_the_rows_that_its_own_domain_lacked(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", sizes={"fruit": 40, "tool": 2, "bird": 3})
     result = run_data(pool, make_recipe(balance={"policy": "uniform"}, fill=["real"], **NO_STUDENT))
@@ -240,6 +243,7 @@ def test_a_rejected_row_is_replaced_by_the_next_of_its_domain(tmp_path: Path) ->
     assert not pool.rationales().filter(~pl.col("accepted")).is_empty(), "rejected rationales are kept"
 
 
+@pytest.mark.long
 def test_a_prompt_of_the_eval_split_never_enters_a_snapshot(tmp_path: Path) -> None:
     pool = make_pool(tmp_path / "pool", sizes={"fruit": 20, "tool": 20, "bird": 3})
     leaked = [row | {"question": row["question"].upper() + "  "} for row in rows("bird", 2, seed=2)]
@@ -329,6 +333,7 @@ def test_later_stages_choose_by_the_score_that_their_method_reads(tmp_path: Path
         assert told["gain"].to_list() == told["value"].to_list() == sorted(told["value"], reverse=True)
 
 
+@pytest.mark.long
 def test_a_row_retired_in_the_middle_stops_the_run_before_it_pays(tmp_path: Path) -> None:
     pool, recipe, rule = make_pool(tmp_path / "pool"), make_recipe(**NO_STUDENT), Rule()
     with pytest.raises(CapReached):
