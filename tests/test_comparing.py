@@ -138,6 +138,16 @@ def test_a_wrong_experiment_says_where(bench: Bench, changes: dict[str, Any], sa
         load(bench.write(**changes))
 
 
+def test_paths_in_an_arm_count_from_the_experiments_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = ARMS | {
+        "ours": {"select.first": "mine.py", "teacher.file": "replies.jsonl", "teacher.transport": "recorded"}
+    }
+    monkeypatch.chdir(bench.folder.parent)
+    made = load(bench.write(arms=arms)).recipe("ours")
+    assert made.select.first == str(bench.folder / "mine.py")
+    assert made.teacher.file == bench.folder / "replies.jsonl"
+
+
 def test_students_between_stages_are_trained_only_where_the_recipe_goes_by_them() -> None:
     by_ifd = {"then": "ifd", "response": "reference"}
     assert needs_students(make_recipe(select=by_ifd))

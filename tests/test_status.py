@@ -79,6 +79,7 @@ def test_a_run_of_another_process_is_seen_running_killed_followed_and_done(balki
         code, out, _ = balkit("status", str(pool))
         assert f"running, process {process.pid} since " in out
         assert f"next: balkit status {pool} --follow" in out
+        assert "balkit status pool --follow\n      watch the run that is going on" in balkit()[1]
         process.send_signal(signal.SIGKILL)
         process.wait()
     killed = look(pool).runs[0]

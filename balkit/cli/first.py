@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
@@ -47,10 +49,18 @@ def welcome() -> None:
     more = len(here.pools) + len(here.recipes) - len(named)
     if named:
         say(f"Here: {', '.join(named)}{f' and {more} more' if more else ''}. Next:")
-        for command, about in next_commands(folder, here):
+        for command, about in _going_on(here.pools[:3]) or next_commands(folder, here):
             say(f"  {command}\n      {about}")
         say("")
     say("balkit doctor checks the installation; balkit --help lists all commands.")
+
+
+def _going_on(pools: Iterable[Path]) -> list[tuple[str, str]]:
+    """The command that watches a run, where a process works on one of the pools."""
+    from balkit.standing import look
+
+    running = [pool for pool in pools if any(run.state == "running" for run in look(pool).runs)]
+    return [(f"balkit status {shlex.quote(str(pool))} --follow", "watch the run that is going on") for pool in running]
 
 
 def doctor(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from balkit import recipe as recipes
 from balkit.errors import RecipeError, RunError
@@ -41,6 +41,9 @@ class Experiment(Section):
     )
     also: dict[Positive, tuple[str, ...]] = Field(default={}, description="another budget_rows: arms run at it too")
 
+    #: Where the file is: relative paths in the changes count from there, as in a recipe.
+    _folder: Path | None = PrivateAttr(default=None)
+
     @model_validator(mode="after")
     def _arms_are_there(self) -> Self:
         named = [
@@ -70,7 +73,7 @@ class Experiment(Section):
         for key, value in {**self.common, **(own if isinstance(own, dict) else {}), **more}.items():
             body = _with(body, key.split("."), value)
         try:
-            return recipes.load(body | {"name": f"{self.name}-{arm}"})
+            return recipes.load(body | {"name": f"{self.name}-{arm}"}, folder=self._folder)
         except RecipeError as error:
             raise RecipeError(f"arm {arm} of experiment {self.name}", error.problems) from None
 
@@ -110,7 +113,7 @@ class Cell:
 
 
 def load(file: str | Path) -> Experiment:
-    """A checked experiment from its YAML file, every arm's recipe checked too; `base` and `pool` count from its folder.
+    """A checked experiment from its YAML file, every arm's recipe checked too; paths count from its folder.
 
     Raises `RecipeError` with every problem of the file, or of the first arm that has any.
     """
@@ -132,6 +135,7 @@ def load(file: str | Path) -> Experiment:
     folder = path.absolute().parent
     pool = found.pool if found.pool == SHIPPED else str(folder / found.pool)
     placed = found.model_copy(update={"base": folder / found.base, "pool": pool})
+    placed._folder = folder
     placed.cells()  # a wrong change in the last arm is said before the first one has run
     return placed
 

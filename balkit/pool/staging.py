@@ -86,7 +86,9 @@ class Staging:
         """The examples that the pool lacks, ordered by id: example_id, prompt, reference, prompt_key."""
         self.close()
         for files in self._together():
-            first, last = (f"{digits:02x}" for digits in (files[0] * 256 // _FILES, (files[-1] + 1) * 256 // _FILES - 1))
+            first, last = (
+                f"{digits:02x}" for digits in (files[0] * 256 // _FILES, (files[-1] + 1) * 256 // _FILES - 1)
+            )
             cursor = database.quiet(self.con.cursor())
             sql = "SELECT place, example_id, prompt_key FROM fresh WHERE left(example_id, 2) BETWEEN ? AND ?"
             ids = cursor.execute(sql, [first, last]).pl()

@@ -180,15 +180,15 @@ class Recipe(Section):
         return texts.digest(body)
 
 
-def load(source: str | Path | dict[str, Any]) -> Recipe:
+def load(source: str | Path | dict[str, Any], *, folder: str | Path | None = None) -> Recipe:
     """A checked recipe from a YAML file or a mapping.
 
     Relative paths (`teacher.file`, methods in files, and `student.base`, `vectors.model` or `select.scorer` where they
-    name an existing folder) count from the recipe's own folder. Raises `RecipeError` with every problem, its path and a
-    suggestion.
+    name an existing folder) count from the recipe's own folder; those of a mapping from `folder`, and without one they
+    stay. Raises `RecipeError` with every problem, its path and a suggestion.
     """
     if isinstance(source, dict):
-        return _validate(source, "recipe", folder=None)
+        return _validate(source, "recipe", folder=None if folder is None else Path(folder))
     path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
