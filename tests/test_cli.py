@@ -369,6 +369,9 @@ def test_examples_are_written_alone_and_shown(balkit: Balkit, pool: str, tmp_pat
     assert all(row["rationale"] == "Birds.\nAnswer: bird" for row in found["kept"])
     code, _, err = balkit("synthesize", pool, "recipe.yaml", "--domain", "brid")
     assert (code, "is called brid; there are: bird, fruit, tool" in err) == (1, True)
+    asked = ("score", pool, "base", "--recipe", "recipe.yaml", "--answers", "reference", "--score", "loss", "--json")
+    rows = json.loads(balkit(*asked, "--domain", "bird", "--written")[1])
+    assert [(row["origin"], row["rows"], row["unscored"]) for row in rows] == [("source", 6, 0), ("synthetic", 2, 0)]
 
 
 def test_a_run_of_which_no_row_came_says_why_and_exits_with_1(balkit: Balkit, pool: str, tmp_path: Path) -> None:

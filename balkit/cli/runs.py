@@ -357,6 +357,7 @@ def score(
     ] = None,
     split: Annotated[Literal["train", "dev", "eval"], typer.Option(help="Whose examples.")] = "train",
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
+    written: Annotated[bool, typer.Option("--written", help="Also what the teacher wrote, a row of its own.")] = False,
     as_json: bool = Json,
 ) -> None:
     """Give every real example of a split its IFD, loss and entropy, and keep them in the pool; those there are reused.
@@ -382,6 +383,8 @@ def score(
         loaded = loaded.model_copy(update={"select": loaded.select.model_copy(update={"response": response})})
     basis = Basis.of(opened, loaded)
     every = {"train": basis.real, "dev": basis.dev, "eval": basis.evaluation}[split]
+    if written:
+        every = pl.concat([every, opened.examples(split=split, origin="synthetic", domain_set=loaded.domain_set)])
     chosen = every if domain is None else every.filter(pl.col("domain") == domain)
     base = str(checkpoint) == "base"
     folder = untrained(opened, recipe=loaded, basis=basis) if base else scorer(opened, str(checkpoint))
@@ -391,15 +394,16 @@ def score(
             notify(Event(0, 0, "score", done=done, total=total))
 
         scores = score_pool(opened, folder, chosen, recipe=loaded, names=(name,) if name else SCORES, progress=on_rows)
-    joined = scores.join(chosen.select("example_id", "domain"), on="example_id")
+    groups = ["name", "domain", "origin"] if written else ["name", "domain"]
+    joined = scores.join(chosen.select("example_id", "domain", "origin"), on="example_id")
     frame_out(
-        joined.group_by("name", "domain")
+        joined.group_by(groups)
         .agg(
             rows=pl.len(),
             unscored=pl.col("value").null_count(),
             median=pl.col("value").median(),
             p90=pl.col("value").quantile(0.9),
         )
-        .sort("name", "domain"),
+        .sort(groups),
         as_json=as_json,
     )
