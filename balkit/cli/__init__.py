@@ -28,12 +28,16 @@ from balkit.cli import (
     status,
 )
 from balkit.cli.later import later
+from balkit.cli.sections import SECTIONS, Sections
 from balkit.cli.show import say
 from balkit.errors import BalkitError
 from balkit.terminal import prepare
 
+__all__ = ["SECTIONS", "app", "main"]
+
 app = typer.Typer(
     name="balkit",
+    cls=Sections,
     help="Balanced distillation data sets under a fixed teacher budget, in several stages.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,28 +59,7 @@ for commands in (
 ):
     commands.register(app)
 
-#: Under which title `balkit --help` shows a command, and in which order.
-SECTIONS = {
-    "First steps": ("quickstart", "init", "doctor", "recipes", "errors"),
-    "The pool": ("add", "coverage", "sql", "log", "tag", "diff", "check", "retire", "relabel", "compact", "discover"),
-    "A run": ("plan", "select", "run", "status", "spend", "calls", "report", "export"),
-    "One step alone": ("annotate", "synthesize", "train", "score", "eval"),
-    "Quality and evidence": ("audit", "conflicts", "review", "compare"),
-}
-
-
-def _in_sections() -> None:
-    order = [name for names in SECTIONS.values() for name in names]
-    titles = {name: title for title, names in SECTIONS.items() for name in names}
-    for one in app.registered_commands:
-        one.rich_help_panel = titles.get(str(one.name))
-    for group in app.registered_groups:
-        group.rich_help_panel = titles.get(str(group.name))
-    app.registered_commands.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
-
-
 later(app)
-_in_sections()
 
 
 @app.callback(invoke_without_command=True)
