@@ -15,6 +15,7 @@ import yaml
 from rich.cells import cell_len
 from small import make_recipe, rows
 from terminals import shown_in
+from typer.testing import CliRunner
 
 from balkit import recipe as recipes
 from balkit.cli import SECTIONS, app
@@ -172,6 +173,16 @@ def test_every_command_is_walked_or_needs_more_than_a_small_pool() -> None:
 def test_every_command_stands_in_one_section_of_the_help() -> None:
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert sorted(name for names in SECTIONS.values() for name in names) == sorted(known)
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"), [("add --pr", "--prompt"), ("dis", "discover"), ("calls ex", "explain"), ("nothing", "")]
+)
+def test_a_shell_completes_commands_and_their_options(typed: str, found: str) -> None:
+    words = ["balkit", *typed.split()]
+    asked = {"_BALKIT_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    said = CliRunner().invoke(app, env=asked, prog_name="balkit").output
+    assert said.split() == found.split()
 
 
 def test_help_comes_without_the_libraries_that_take_long_to_load() -> None:
