@@ -179,7 +179,7 @@ def _brief(calls: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     ids = [pl.col(name).str.head(12) for name in ("key", "run_id", "example_id")]
-    usd = (pl.col("cost_microusd") / 1e6).map_elements("{:.6f}".format, return_dtype=pl.String).alias("usd")
+    usd = (pl.col("cost_microusd") / 1e6).alias("usd")
     return calls.with_columns(*ids, usd).drop("model", "cost_microusd")
 
 

@@ -142,6 +142,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
+        if 1e-6 <= abs(value) < 1e-4:  # a small sum of money is no 7.1e-05
+            return f"{value:.6f}"
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
