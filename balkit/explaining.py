@@ -139,7 +139,7 @@ class Choice:
         quotas, within = basis.quotas(1), Within.of(basis.clusters, policy=plan.balance, stages=plan.stages)
         real = basis.real
         if example is not None:
-            domain = _newest(pool, example, domain_set=plan.domain_set)["domain"]
+            domain = newest(pool, example, domain_set=plan.domain_set)["domain"]
             real, quotas = real.filter(pl.col("domain") == domain), {domain: quotas.get(domain, 0)}
         decisions = assemble.rank(
             quotas,
@@ -237,7 +237,7 @@ class Choice:
         return self.taken.sort("stage", maintain_order=True).unique("example_id", keep="first").sort("example_id")
 
     def _seen(self, example: str) -> _Seen:
-        now = _newest(self.pool, example, domain_set=self.basis.recipe.domain_set)
+        now = newest(self.pool, example, domain_set=self.basis.recipe.domain_set)
         before = _states(self.pool, now["example_id"], domain_set=self.basis.recipe.domain_set, version=self.version)
         mine = self._once.filter(pl.col("example_id") == now["example_id"]).with_columns(retired=False)
         then = next(pl.concat([mine, before], how="diagonal").iter_rows(named=True), now)
@@ -335,8 +335,8 @@ def _states(pool: Pool, begins: str, *, domain_set: str | None, version: int) ->
     )
 
 
-def _newest(pool: Pool, example: str, *, domain_set: str | None) -> dict[str, Any]:
-    """The one example whose id begins so, as it is now."""
+def newest(pool: Pool, example: str, *, domain_set: str | None = None) -> dict[str, Any]:
+    """The one example whose id begins so, as it is now. Raises `PoolError` where none or several do."""
     begins = example.strip().lower()
     found = _states(pool, begins, domain_set=domain_set, version=pool.version)
     if found.is_empty():

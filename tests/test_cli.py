@@ -329,6 +329,21 @@ def test_versions_are_tagged_and_domains_relabelled(balkit: Balkit, pool: str) -
     assert balkit("check", pool)[0] == 0
 
 
+def test_examples_are_retired_and_relabelled_by_how_their_ids_begin(balkit: Balkit, pool: str) -> None:
+    rows = json.loads(balkit("sql", pool, "SELECT example_id, domain FROM examples_at(99) ORDER BY 1", "--json")[1])
+    first, second = rows[0], rows[1]
+    assert balkit("retire", pool, first["example_id"][:12], "--reason", "wrong")[0] == 0
+    named = ("--example", second["example_id"][:12])
+    code, out, _ = balkit("relabel", pool, second["domain"], "--to", "other", *named, "--json")
+    assert (code, json.loads(out)["examples"]) == (0, 1)
+    left = json.loads(balkit("sql", pool, "SELECT example_id, domain FROM examples_at(99) ORDER BY 1", "--json")[1])
+    assert left == [second | {"domain": "other"}, *rows[2:]]
+    code, _, err = balkit("retire", pool, "zz", first["example_id"], "--reason", "wrong")
+    assert (code, "no example has an id that begins with 'zz'" in err) == (1, True)
+    code, _, err = balkit("retire", pool, "", "--reason", "wrong")
+    assert (code, "give more of it" in err) == (1, True)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
 def test_a_query_is_written_to_a_file(balkit: Balkit, pool: str, tmp_path: Path, suffix: str) -> None:
     query = "SELECT domain, train FROM coverage ORDER BY domain"

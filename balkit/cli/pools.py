@@ -14,7 +14,7 @@ from balkit.cli.show import Json, data_out, frame_out, json_out, json_text, prog
 from balkit.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import polars as pl
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: From which size on reading files is worth a word while it goes.
 _LARGE_BYTES = 2**23
+
+#: Characters of an example's whole id.
+_ID = 64
 
 PoolPath = Annotated[Path, typer.Argument(help="The pool's folder.", metavar="POOL")]
 
@@ -299,7 +302,7 @@ def check(
 
 def retire(
     pool: PoolPath,
-    ids: Annotated[list[str], typer.Argument(help="Example ids.", metavar="EXAMPLE_ID...")],
+    ids: Annotated[list[str], typer.Argument(help="Example ids, or how they begin.", metavar="EXAMPLE_ID...")],
     reason: Annotated[str, typer.Option(help="Why; kept with the rows.")],
     as_json: bool = Json,
 ) -> None:
@@ -309,18 +312,28 @@ def retire(
     """
     from balkit.pool import Pool
 
-    version = Pool.open(pool).retire(ids, reason=reason)
+    opened = Pool.open(pool)
+    version = opened.retire(_whole(opened, ids), reason=reason)
     if as_json:
         json_out({"version": version})
     else:
         say(f"version {version}")
 
 
+def _whole(pool: Pool, ids: Sequence[str]) -> list[str]:
+    """The ids of examples that are named by how they begin."""
+    from balkit.explaining import newest
+
+    return [one if len(one) == _ID else newest(pool, one)["example_id"] for one in ids]
+
+
 def relabel(
     pool: PoolPath,
     domain: Annotated[str, typer.Argument(help="The domain as it is called now.", metavar="DOMAIN")],
     to: Annotated[str, typer.Option(help="The domain that its examples belong to from now on.")],
-    example: Annotated[list[str] | None, typer.Option(help="Only these; may stand several times.")] = None,
+    example: Annotated[
+        list[str] | None, typer.Option(help="Only this id, or how it begins; may stand several times.")
+    ] = None,
     as_json: bool = Json,
 ) -> None:
     """Give a domain's examples another domain from the next version on. Older versions still show the old one.
@@ -334,8 +347,9 @@ def relabel(
 
     opened = Pool.open(pool)
     found = opened.examples(domain=domain)
-    chosen = found if example is None else found.filter(pl.col("example_id").is_in(example))
-    if chosen.is_empty() or (example is not None and chosen.height < len(set(example))):
+    ids = None if example is None else set(_whole(opened, example))
+    chosen = found if ids is None else found.filter(pl.col("example_id").is_in(ids))
+    if chosen.is_empty() or (ids is not None and chosen.height < len(ids)):
         known = ", ".join(opened.coverage()["domain"])
         raise PoolError(f"{pool}: not all of these are examples of {domain!r}; the domains are {known}")
     labels = chosen.select("example_id", pl.lit(to).alias("domain"), "split")
