@@ -73,7 +73,7 @@ class Reply:
     """What one attempt brought back. `text` is empty unless `outcome` is `ok`.
 
     Outcomes: `ok`; `rate_limited` (429: wait, uses up no try); `transient` (5xx, or refused before anything was
-    sent: try again); `unknown` (sent, but no whole answer: may have been paid for); `permanent` (400, 404: this
+    sent: try again); `unknown` (sent, but no whole answer: may have been paid for); `permanent` (400, 422: this
     request will never work); `stop` (401, 403, no quota: no request will).
     """
 
