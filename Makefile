@@ -20,7 +20,7 @@ test: $(VENV)/.dev  ## the default test suite, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slow and not docs and not browser" -n auto --dist worksteal
 
 test-long: $(VENV)/.dev  ## the tests that take three seconds and more each: kills, Ctrl-C, whole runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not slow and not docs and not browser" -n auto --dist worksteal
 
 test-docs: $(VENV)/.dev  ## the commands of docs/, page by page
 	$(BIN)/python -m pytest -m docs -n auto --dist worksteal

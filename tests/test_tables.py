@@ -28,8 +28,8 @@ def test_a_narrow_table_is_one_line_a_row() -> None:
 
 
 def test_small_sums_of_money_are_written_out() -> None:
-    shown = table(pl.DataFrame({"usd": [0.000071, 0.0001234, 12.5, 1e-12, 0.0]}))
-    assert shown.split() == ["usd", "0.000071", "0.0001234", "12.5", "1e-12", "0"]
+    shown = table(pl.DataFrame({"usd": [0.000071, 0.0000012345, 0.0001234, 12.5, 1e-12, 0.0]}))
+    assert shown.split() == ["usd", "0.000071", "0.000001234", "0.0001234", "12.5", "1e-12", "0"]
 
 
 @settings(max_examples=60)

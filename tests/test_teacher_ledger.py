@@ -238,9 +238,10 @@ def test_a_cap_that_a_dead_teacher_used_up_says_what_the_calls_met(ledger: Ledge
     assert (error.cap, error.limit, error.spent) == ("run.calls", 6, 6)
 
 
-def test_a_cap_after_an_answer_says_nothing_of_earlier_failures(ledger: Ledger) -> None:
+@pytest.mark.parametrize("later", [{"outcome": "ok", "text": "t"}, {"outcome": "permanent", "error": "filtered"}])
+def test_a_cap_after_an_answer_says_nothing_of_earlier_failures(ledger: Ledger, later: dict[str, Any]) -> None:
     calls = iter(range(100))
-    rough = Scripted(lambda r: Reply(r, "ok", text="t") if next(calls) >= 3 else Reply(r, "transient", error="busy"))
+    rough = Scripted(lambda r: Reply(r, **later) if next(calls) >= 3 else Reply(r, "transient", error="busy"))
     _, error = drain(through(ledger, rough, caps=Caps(calls=6)), many(10))
     assert isinstance(error, CapReached)
     assert "busy" not in str(error)

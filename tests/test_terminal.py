@@ -185,11 +185,18 @@ def test_a_shell_completes_commands_and_their_options(typed: str, found: str) ->
     assert said.split() == found.split()
 
 
+def test_options_are_read_when_their_command_is_called() -> None:
+    add = typer.main.get_command(app).commands["add"]  # type: ignore[attr-defined]
+    assert add.params == []
+    assert len(add.make_context("add", [], resilient_parsing=True).command.params) > 5
+
+
 def test_help_comes_without_the_libraries_that_take_long_to_load() -> None:
     child = "import sys; from balkit.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", child], env=environment(), capture_output=True, text=True, check=True)
     loaded = set(ended.stdout.splitlines()[-1].split())
     assert "rich" in loaded
+    assert loaded.isdisjoint({"typer.rich_utils", "rich.markdown", "rich.traceback"})
     assert loaded.isdisjoint({"polars", "numpy", "pyarrow", "pydantic", "duckdb", "torch", "litellm", "asyncio"})
 
 

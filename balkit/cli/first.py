@@ -49,7 +49,7 @@ def welcome() -> None:
     more = len(here.pools) + len(here.recipes) - len(named)
     if named:
         say(f"Here: {', '.join(named)}{f' and {more} more' if more else ''}. Next:")
-        for command, about in _going_on(here.pools[:3]) or next_commands(folder, here):
+        for command, about in _going_on(here.pools) or next_commands(folder, here):
             say(f"  {command}\n      {about}")
         say("")
     say("balkit doctor checks the installation; balkit --help lists all commands.")

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import polars as pl
@@ -143,7 +144,7 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         if 1e-6 <= abs(value) < 1e-4:  # a small sum of money is no 7.1e-05
-            return f"{value:.6f}"
+            return f"{Decimal(f'{value:.4g}'):f}"
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"

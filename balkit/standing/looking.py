@@ -127,9 +127,10 @@ def _standing(body: dict[str, Any] | None) -> Standing | None:
 def _state(process: dict[str, Any] | None, end: dict[str, str] | None, *, is_done: bool, holder: int | None) -> State:
     if end is not None:
         return "done" if end.get("how") == "done" else "stopped"
-    if process is None:
+    pid = None if process is None else process.get("pid")
+    if process is None or not isinstance(pid, int):
         return "done" if is_done else "unknown"
-    alive = is_alive(process["pid"], born=process.get("birth"), host=process.get("host"))
+    alive = is_alive(pid, born=process.get("birth"), host=process.get("host"))
     if alive is None:
         return "elsewhere"
-    return "running" if alive and holder in (None, process["pid"]) else "dead"
+    return "running" if alive and holder in (None, pid) else "dead"

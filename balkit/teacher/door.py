@@ -111,7 +111,7 @@ class _Asking:
         self._given_up: set[str] = set()  # keys out of tries
         self._given_up_in_a_row = 0
         self._last_error = ""
-        self._failed_in_a_row = 0  # attempts since the last answer
+        self._failed_in_a_row, self._failed_by = 0, ""  # attempts since the teacher last answered, and the last error
         self._limit = RateLimit(terms.pace)
         self._pulls = 0  # of this pass
         self._over: CapReached | None = None  # a cap that the next request would pass, with requests in flight
@@ -321,6 +321,7 @@ class _Asking:
             self._answer(reply)
         elif reply.outcome == "permanent":
             self._refused[reply.request.key] = replace(reply, raw="")
+            self._failed_in_a_row = 0
             self._answer(reply)
         elif reply.outcome == "stop":
             self._end = TeacherStopped(
@@ -352,6 +353,7 @@ class _Asking:
         key = reply.request.key
         self._last_error = reply.error or self._last_error
         self._failed_in_a_row += 1
+        self._failed_by = reply.error or self._failed_by
         self._failures[key] = failures = self._failures.get(key, 0) + 1
         if failures < self._terms.tries:
             self._retries.add(reply.request, wait_s=self._terms.pace.backoff_s(failures))
@@ -369,10 +371,9 @@ class _Asking:
 
     def _explained(self, over: CapReached) -> CapReached:
         """A cap that calls to a dead teacher used up needs no raising: say what they met."""
-        if not self._failed_in_a_row:
+        if self._failed_in_a_row <= 1:
             return over
-        n, cap = self._failed_in_a_row, str(over)
-        met = f"{'the last call' if n == 1 else f'each of the last {n:,} calls'} failed: {_told(self._last_error)}"
+        met, cap = f"each of the last {self._failed_in_a_row:,} calls failed: {_told(self._failed_by)}", str(over)
         return CapReached(f"{met} {cap[0].upper()}{cap[1:]}", cap=over.cap, limit=over.limit, spent=over.spent)
 
     def _hand_out(self, reply: Reply) -> None:
