@@ -113,9 +113,10 @@ class Cell:
 
 
 def load(file: str | Path) -> Experiment:
-    """A checked experiment from its YAML file, every arm's recipe checked too; paths count from its folder, as a recipe's do.
+    """A checked experiment from its YAML file, every arm's recipe checked too.
 
-    Raises `RecipeError` with every problem of the file, or of the first arm that has any.
+    Paths count from its folder, as a recipe's do. Raises `RecipeError` with every problem of the file, or of the first
+    arm that has any.
     """
     path = Path(file)
     try:
