@@ -234,6 +234,7 @@ def test_completion_ends_in_one_answer_line() -> None:
 
 
 @given(st.text(max_size=80), st.sampled_from(["42", "earn", "\\frac{1}{2}"]))
+@pytest.mark.long
 def test_completing_twice_changes_nothing(rationale: str, answer: str) -> None:
     once = answers.completion(rationale, answer)
     assert answers.completion(once, answer) == once

@@ -220,11 +220,11 @@ def test_an_expression_gives_the_domain(pool: Pool, tmp_path: Path, make: Make) 
 
 
 @pytest.mark.parametrize("make", NESTED)
-@pytest.mark.parametrize("sql", ["meta->>'topic'", "meta->'sub'->>'topic'", "json_extract_string(meta, '$.topic')"])
-def test_an_expression_reads_nested_fields(pool: Pool, tmp_path: Path, make: Make, sql: str) -> None:
-    source = make(tmp_path, [{"q": "x", "meta": {"topic": "sums", "sub": {"topic": "sums"}}}])
+def test_an_expression_reads_nested_fields(pool: Pool, tmp_path: Path, make: Make) -> None:
+    source = make(tmp_path, [{"q": "x", "meta": {"topic": "sums", "sub": {"topic": "of two"}}}])
+    sql = "meta->>'topic' || ' ' || (meta->'sub'->>'topic') || ' ' || json_extract_string(meta, '$.topic')"
     pool.add(source, prompt="q", answer=None, domain_sql=sql)
-    assert stored(pool) == {("x", None, "sums")}
+    assert stored(pool) == {("x", None, "sums of two sums")}
 
 
 def test_a_lambdas_parameter_is_no_column(pool: Pool) -> None:

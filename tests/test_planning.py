@@ -79,6 +79,7 @@ def test_every_stage_adds_up_to_its_budget(tmp_path: Path, fill: tuple[str, ...]
 
 
 @pytest.mark.parametrize("fill", FILLS, ids="-".join)
+@pytest.mark.long
 def test_a_run_whose_rows_all_pass_does_what_was_planned(tmp_path: Path, fill: tuple[str, ...]) -> None:
     pool = make_pool(tmp_path / "pool", sizes=FEW)
     changes = {"fill": fill, "balance": {"policy": "uniform"}} | PAID

@@ -363,6 +363,7 @@ def lines(tmp_path: Path, *rows: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("verdict", ["accept", "reject", "fix"])
+@pytest.mark.long
 def test_a_file_may_be_applied_again_and_filled_in_further(pool: Pool, tmp_path: Path, verdict: str) -> None:
     file = tmp_path / "cases.csv"
     write_cases(cases(pool), file)
@@ -471,6 +472,7 @@ def test_a_talk_goes_on_where_the_last_one_stopped_and_skipped_cases_come_again(
     assert "1 of 2" in said
 
 
+@pytest.mark.long
 def test_undo_shows_the_case_again_and_reaches_into_earlier_talks(pool: Pool) -> None:
     talk(pool, "a 1", "q")
     done, said = talk(pool, "r", "u", "u", "u", "q")

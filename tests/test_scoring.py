@@ -134,6 +134,7 @@ def test_a_line_that_was_cut_short_is_no_score(tmp_path: Path) -> None:
 # -- a small model in the student's place ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_scorer_scores_in_the_students_place_and_nothing_has_to_be_trained(pool: Pool, tmp_path: Path) -> None:
     model = pretrained_folder(tmp_path / "model")
     select = {"first": "random", "then": "ifd", "response": "reference", "scorer": str(model), "candidates": "all"}

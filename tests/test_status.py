@@ -162,6 +162,7 @@ def test_a_number_that_another_process_has_now_is_no_sign_of_life() -> None:
         assert not is_alive(other.pid), "dead, though nobody has waited for it yet"
 
 
+@pytest.mark.long
 def test_several_runs_are_told_with_the_last_one_first(balkit: Balkit, tmp_path: Path) -> None:
     pool: Pool = make_pool(tmp_path / "pool")
     names = []

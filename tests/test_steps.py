@@ -66,6 +66,7 @@ def test_writing_alone_keeps_checked_examples_and_writes_others_when_asked_again
     assert pool.check() == []
 
 
+@pytest.mark.long
 def test_writing_alone_after_a_run_writes_what_the_run_did_not(tmp_path: Path) -> None:
     pool, recipe = make_pool(tmp_path / "pool"), make_recipe(select={"first": "random", "then": "random"})
     run(pool, recipe, teacher=Scripted(Rule()), train=False)

@@ -68,6 +68,7 @@ def test_the_loop_by_hand_makes_cumulative_snapshots_and_a_student(
 
 
 @pytest.mark.parametrize("then", ["ifd", "k_center"])
+@pytest.mark.long
 def test_the_loop_by_hand_chooses_as_the_recipe_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
