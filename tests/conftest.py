@@ -10,9 +10,3 @@ settings.load_profile("balkit")
 
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables would wrap in tests of what they say
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore Ctrl-C
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: while a test waits for a clock or another process, its core has something to do."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
