@@ -113,6 +113,47 @@ def test_a_changed_recipe_runs_again_and_a_changed_pool_is_refused(bench: Bench)
 
 
 @pytest.mark.long
+def test_results_from_elsewhere_are_gone_on_with(bench: Bench) -> None:
+    bench.compare(only=["base"], seeds=[0])
+    elsewhere = (bench.folder / "out").rename(bench.folder / "elsewhere") / "results.json"
+    said: list[str] = []
+    done = bench.compare(only=["base"], results=[elsewhere], say=said.append)
+    assert said[0] == f"{elsewhere}: 1 cells taken"
+    assert "2 cells, 1 of them there already" in said[1]
+    assert [(cell["arm"], cell["seed"]) for cell in done.cells] == [("base", 0), ("base", 1)]
+    body = json.loads(elsewhere.read_text())
+    assert done.cells[0] == body["cells"][0]
+    assert done.body["head"] == body["head"]
+    again = bench.compare(results=[elsewhere], run=False)
+    assert again.cells == done.cells, "what is there already stays"
+    body["cells"][0]["recipe_digest"] = "other"
+    elsewhere.write_text(json.dumps(body))
+    bench.compare(results=[elsewhere], run=False, say=said.append)
+    assert said[-1] == f"{elsewhere}: 0 cells taken, 1 of another recipe are not"
+
+
+STRANGE = {"arm": "base", "budget": 16, "seed": 0, "material": "others", "recipe_digest": "any"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"cells": [STRANGE], "head": {"16": []}}, "base.16.s0 is of other examples"),
+        ({"cells": [{"arm": "base"}]}, "cannot be read as a results.json .KeyError"),
+        ([1], "cannot be read as a results.json .TypeError"),
+        (None, "cannot be read as a results.json .FileNotFoundError"),
+    ],
+)
+def test_wrong_results_from_elsewhere_change_nothing(bench: Bench, body: Any, said: str) -> None:
+    file = bench.folder / "results.json"
+    if body is not None:
+        file.write_text(json.dumps(body))
+    with pytest.raises(RunError, match=said):
+        bench.compare(results=[file])
+    assert not (bench.folder / "out" / "cells").exists()
+
+
+@pytest.mark.long
 def test_unequal_rows_or_steps_are_refused(bench: Bench) -> None:
     bench.write(arms=ARMS | {"ours": ARMS["ours"] | {"fill": ["real"], "balance.policy": "uniform", "budget_rows": 90}})
     with pytest.raises(RunError, match="of 90 rows could be had, and arms are compared at equal rows"):

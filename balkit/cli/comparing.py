@@ -32,6 +32,10 @@ def compare(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds to run, such as 0,1.")] = None,
     budgets: Annotated[str | None, typer.Option(help="Budgets in rows to run, such as 276,552.")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="A results.json measured elsewhere, whose cells are taken; may stand several times."),
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Run nothing; put together what is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: bool = Json,
@@ -52,6 +56,7 @@ def compare(
             only=only or (),
             seeds=_numbers(seeds),
             budgets=_numbers(budgets),
+            results=results or (),
             run=not table,
             notify=notify,
             say=(lambda text: None) if silent else (lambda text: say(text, err=True)),

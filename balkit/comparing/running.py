@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from balkit import texts
-from balkit.comparing.experiment import SHIPPED, Cell, Experiment, chosen, load
+from balkit.comparing.experiment import SHIPPED, Experiment, chosen, load
 from balkit.comparing.measuring import Measuring
 from balkit.comparing.summary import differences, markdown, means, shown
 from balkit.errors import MissingExtra, PoolError, RunError
@@ -57,6 +57,7 @@ def compare(
     only: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
     budgets: Sequence[int] | None = None,
+    results: Sequence[str | Path] = (),
     run: bool = True,
     teacher: Teacher | None = None,
     notify: Notify | None = None,
@@ -66,8 +67,10 @@ def compare(
 
     `out` is comparisons/<name> if not given. Cells that are there are read back; one that was killed goes on where its
     run stood. `only`, `seeds` and `budgets` choose cells; without `run` none is run and what is there is put together.
-    `teacher` stands in for the recipe's own. Raises `RunError` for an arm, seed or budget that is not there, and for a
-    cell whose rows or training steps are not those of the others at its budget; and what `balkit.run` raises.
+    `results` are results.json files of the same experiment, measured elsewhere: cells that are not in `out` yet are
+    taken from them. `teacher` stands in for the recipe's own. Raises `RunError` for an arm, seed or budget that is not
+    there, for results that cannot be read or are of other examples, and for a cell whose rows or training steps are not
+    those of the others at its budget; and what `balkit.run` raises.
     """
     plan = experiment if isinstance(experiment, Experiment) else load(experiment)
     folder = Path(out) if out is not None else Path("comparisons") / plan.name
@@ -75,6 +78,8 @@ def compare(
     pool = _pool(plan, folder)
     material = texts.digest(sorted(pool.examples(origin="source")["example_id"]))
     done = finished(plan, folder, material=material)
+    for file in results:
+        say(_take(plan, Path(file), folder, done, material=material))
     if run:
         todo = [cell for cell in wanted if cell.name not in done]
         clock = _Clock(list(done.values()), left=[cell.arm for cell in todo])
@@ -85,7 +90,7 @@ def compare(
             told.part = f"cell {number} of {len(todo)}: {cell}"
             found = measuring.of(cell) | {"material": material}
             _refuse_unequal(found, done.values())
-            write(_file(folder, cell), json.dumps(found, indent=1))
+            write(_file(folder, cell.name), json.dumps(found, indent=1))
             done[cell.name] = found
             said = f"macro {100 * found['macro']:.1f} %, {found['seconds']:.0f} s"
             say(f"[{number}/{len(todo)}] {cell}: {said}; {clock.after(cell.arm, found['seconds'])}")
@@ -100,7 +105,7 @@ def finished(experiment: Experiment, out: Path, *, material: str | None = None) 
     """
     found = {}
     for cell in experiment.cells():
-        file = _file(out, cell)
+        file = _file(out, cell.name)
         if not file.exists():
             continue
         try:
@@ -115,8 +120,36 @@ def finished(experiment: Experiment, out: Path, *, material: str | None = None) 
     return found
 
 
-def _file(folder: Path, cell: Cell) -> Path:
-    return folder / "cells" / f"{cell.name}.json"
+def _file(folder: Path, name: str) -> Path:
+    return folder / "cells" / f"{name}.json"
+
+
+def _take(experiment: Experiment, file: Path, folder: Path, done: dict[str, dict[str, Any]], *, material: str) -> str:
+    """Makes the cells of a results.json this folder's own and adds them to `done`; says how many."""
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+        heads = body["head"]
+        there = {
+            f"{cell['arm']}.{cell['budget']}.s{cell['seed']}": cell | {"head_domains": heads[str(cell["budget"])]}
+            for cell in body["cells"]
+        }
+        strange = [name for name, cell in there.items() if cell["material"] != material]
+        same = [
+            cell.name
+            for cell in experiment.cells()
+            if cell.name in there and there[cell.name]["recipe_digest"] == cell.recipe.run_digest()
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file}: cannot be read as a results.json ({type(error).__name__}: {error})") from error
+    if strange:
+        raise RunError(f"{file}: {strange[0]} is of other examples than this pool's; give results of the same pool")
+    new = [name for name in same if name not in done]
+    for name in new:
+        _refuse_unequal(there[name], done.values())
+        write(_file(folder, name), json.dumps(there[name], indent=1))
+        done[name] = there[name]
+    other = len(there) - len(same)
+    return f"{file}: {len(new)} cells taken" + f", {other} of another recipe are not" * (other > 0)
 
 
 def _pool(experiment: Experiment, folder: Path) -> Pool:
