@@ -10,6 +10,9 @@ from balkit.errors import need
 
 _MARKS = {"macro": ("o", "#1f4e79"), "head": ("^", "#7f7f7f"), "tail": ("v", "#c55a11")}
 
+#: A legend under its axes hides no point.
+_BELOW: dict[str, Any] = {"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.06), "ncols": 3}
+
 
 def arms_figure(body: Mapping[str, Any], file: Path) -> None:
     """Draw the results of `balkit compare` into an .svg or .png; the same results give the same bytes of SVG.
@@ -25,7 +28,7 @@ def arms_figure(body: Mapping[str, Any], file: Path) -> None:
     main = [row for row in body["means"] if row["budget"] == budgets[0]]
     arms = [row["arm"] for row in main]
     with mpl.rc_context({"svg.hashsalt": "balkit", "font.size": 9}):
-        figure = Figure(figsize=(5 * (2 + (len(budgets) > 1)), 1.6 + 0.32 * len(arms)), layout="constrained")
+        figure = Figure(figsize=(5 * (2 + (len(budgets) > 1)), 1.8 + 0.32 * len(arms)), layout="constrained")
         axes = figure.subplots(1, 2 + (len(budgets) > 1))
         _accuracies(axes[0], main)
         trained = {row["arm"] for row in main if row["steps"]}
@@ -46,7 +49,7 @@ def _accuracies(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         points = [(at + offset, row[name]) for at, row in enumerate(rows) if row[name] is not None]
         _points(axis, points, mark=mark, colour=colour, label=name)
     axis.set_xlim(-2, 102)
-    axis.legend(frameon=False, loc="lower left")
+    axis.legend(**_BELOW)
 
 
 def _gains(axis: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
@@ -58,7 +61,7 @@ def _gains(axis: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) ->
         _points(axis, points, mark=mark, colour=colour, label=f"minus {other}")
     axis.set_title("macro, paired difference in points")
     if macro:
-        axis.legend(frameon=False, loc="lower left")
+        axis.legend(**_BELOW)
 
 
 def _budgets(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
