@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 import yaml
 from small import Rule, make_pool, make_recipe
+from typer.testing import CliRunner
 
 from balkit import recipe as recipes
+from balkit.cli import app
 from balkit.comparing import Comparison, compare, differences, load, markdown, means
+from balkit.comparing.elsewhere import read, taken
+from balkit.comparing.experiment import Cell
 from balkit.comparing.measuring import needs_students
-from balkit.comparing.summary import interval
+from balkit.comparing.running import versions
+from balkit.comparing.summary import interval, natural
 from balkit.errors import RecipeError, RunError
 from balkit.events import Event
 from balkit.teacher import Scripted
@@ -112,45 +117,108 @@ def test_a_changed_recipe_runs_again_and_a_changed_pool_is_refused(bench: Bench)
         bench.compare(only=["base"])
 
 
+def measured(plan: Cell, **changes: Any) -> dict[str, Any]:
+    """A cell as results.json has it."""
+    numbers: dict[str, Any] = dict.fromkeys(("real", "synthetic", "repeats"), 8)
+    numbers |= dict.fromkeys(("macro", "micro", "head", "tail", "cost_usd", "seconds"), 0.5)
+    numbers |= {"rows": 16, "steps": 2} if plan.trained else {"rows": 0, "steps": 0}
+    who = {"arm": plan.arm, "budget": plan.recipe.budget_rows, "seed": plan.recipe.seed}
+    domains = {"rare": {"accuracy": 0.5}, "big": {"accuracy": 1.0}}
+    same = {"recipe_digest": plan.recipe.run_digest(), "material": "these", "per_domain": domains}
+    return who | same | numbers | changes
+
+
+def results(file: Path, *cells: dict[str, Any], **changes: Any) -> Path:
+    body = {"cells": cells, "head": {"16": ["big"]}, "versions": versions()}
+    file.write_text(json.dumps(body | changes))
+    return file
+
+
 @pytest.mark.long
 def test_results_from_elsewhere_are_gone_on_with(bench: Bench) -> None:
     bench.compare(only=["base"], seeds=[0])
     elsewhere = (bench.folder / "out").rename(bench.folder / "elsewhere") / "results.json"
-    said: list[str] = []
-    done = bench.compare(only=["base"], results=[elsewhere], say=said.append)
-    assert said[0] == f"{elsewhere}: 1 cells taken"
-    assert "2 cells, 1 of them there already" in said[1]
-    assert [(cell["arm"], cell["seed"]) for cell in done.cells] == [("base", 0), ("base", 1)]
     body = json.loads(elsewhere.read_text())
-    assert done.cells[0] == body["cells"][0]
-    assert done.body["head"] == body["head"]
-    again = bench.compare(results=[elsewhere], run=False)
-    assert again.cells == done.cells, "what is there already stays"
-    body["cells"][0]["recipe_digest"] = "other"
-    elsewhere.write_text(json.dumps(body))
-    bench.compare(results=[elsewhere], run=False, say=said.append)
-    assert said[-1] == f"{elsewhere}: 0 cells taken, 1 of another recipe are not"
+    arguments = ["compare", str(bench.file), "--out", str(bench.folder / "out"), "--results", str(elsewhere), "--table"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert f"{elsewhere}: 1 of 1 cells taken" in " ".join(done.output.split())
+    again = json.loads((bench.folder / "out" / "results.json").read_text())
+    assert {name: again[name] for name in ("cells", "head")} == {name: body[name] for name in ("cells", "head")}
+    said: list[str] = []
+    more = bench.compare(only=["base"], say=said.append)
+    assert "2 cells, 1 of them there already" in said[0]
+    assert more.cells[0] == body["cells"][0]
 
 
-STRANGE = {"arm": "base", "budget": 16, "seed": 0, "material": "others", "recipe_digest": "any"}
+def test_cells_are_taken_where_none_is_and_the_recipe_is_the_same(bench: Bench, tmp_path: Path) -> None:
+    plan = {cell.name: cell for cell in load(bench.file).cells()}
+    base, random, ours = (plan[f"{name}.16.s0"] for name in ("base", "random", "ours"))
+    gone = measured(base, arm="gone", material="others")
+    other = measured(ours, recipe_digest="another recipe")
+    file = results(tmp_path / "a.json", measured(base, macro=0.25), measured(random), other, gone)
+    there = {base.name: measured(base, head_domains=["big"])}
+    found = read(file)
+    new = taken(found, list(plan.values()), done=there, material="these")
+    assert new == {random.name: measured(random, head_domains=["big"])}
+    assert found.told(new, versions=versions()) == (
+        f"{file}: 1 of 4 cells taken; the others are there already, or of no cell of this experiment as it is now"
+    )
+    told = found.told(new, versions=versions() | {"torch": "1"})
+    assert told.endswith(f"; measured with torch {versions()['torch']}, which is not what is here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "head", "said"),
+    [
+        ({"material": "others"}, ["big"], "random, 16 rows, seed 1 is of other examples than this pool's"),
+        ({"steps": 3}, ["big"], "arm random, seed 1: 3 training steps, and 2 of ours, seed 0"),
+        ({}, ["rare"], "arm base, seed 0: other domains are head than for ours, seed 0"),
+    ],
+)
+def test_cells_that_do_not_compare_are_refused_before_any_is_taken(
+    bench: Bench, tmp_path: Path, changes: dict[str, Any], head: list[str], said: str
+) -> None:
+    plan = {cell.name: cell for cell in load(bench.file).cells()}
+    there = {"ours.16.s0": measured(plan["ours.16.s0"], head_domains=["big"])}
+    wrong = measured(plan["random.16.s1"], **changes)
+    file = results(tmp_path / "a.json", measured(plan["base.16.s0"]), wrong, head={"16": head})
+    with pytest.raises(RunError, match=f"{file}: {said}"):
+        taken(read(file), list(plan.values()), done=there, material="these")
+    assert set(there) == {"ours.16.s0"}
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"cells": [STRANGE], "head": {"16": []}}, "base.16.s0 is of other examples"),
-        ({"cells": [{"arm": "base"}]}, "cannot be read as a results.json .KeyError"),
-        ([1], "cannot be read as a results.json .TypeError"),
-        (None, "cannot be read as a results.json .FileNotFoundError"),
+        ('{"cells": [', "no JSON"),
+        ("[1]", "lacks `cells`, `head` or `versions`"),
+        ('{"cells": [], "head": {}}', "lacks `cells`, `head` or `versions`"),
+        ('{"cells": [{"arm": "base"}], "head": {}, "versions": {}}', "cell 1 lacks budget, cost_usd, "),
+        (None, "cannot be read .No such file"),
     ],
 )
-def test_wrong_results_from_elsewhere_change_nothing(bench: Bench, body: Any, said: str) -> None:
+def test_what_is_no_results_file_is_said_before_anything_is_made(bench: Bench, body: str | None, said: str) -> None:
     file = bench.folder / "results.json"
     if body is not None:
-        file.write_text(json.dumps(body))
-    with pytest.raises(RunError, match=said):
+        file.write_text(body)
+    with pytest.raises(RunError, match=f"{file}: {said}"):
         bench.compare(results=[file])
-    assert not (bench.folder / "out" / "cells").exists()
+    assert not (bench.folder / "out").exists()
+
+
+def test_a_cell_without_a_number_or_a_head_is_named(bench: Bench, tmp_path: Path) -> None:
+    (one, *_) = load(bench.file).cells()
+    with pytest.raises(RunError, match="cell 1 lacks macro;"):
+        read(results(tmp_path / "a.json", measured(one, macro=None)))
+    with pytest.raises(RunError, match="cell 1 lacks head of 16 rows;"):
+        read(results(tmp_path / "a.json", measured(one), head={}))
+
+
+def test_natural_accuracy_weighs_domains_as_the_pool_has_them() -> None:
+    found = {"big": {"accuracy": 0.9}, "rare": {"accuracy": 0.1}, "only in eval": {"accuracy": 0.0}}
+    assert natural(found, {"big": 90, "rare": 10, "not in eval": 50}) == pytest.approx(0.82)
+    assert natural(found, {"not in eval": 50}) is None
 
 
 @pytest.mark.long
@@ -207,7 +275,8 @@ def test_the_interval_is_student_s() -> None:
 
 def cell(arm: str, seed: int, macro: float) -> dict[str, Any]:
     counts = dict.fromkeys(("rows", "steps", "real", "synthetic", "repeats", "cost_usd", "seconds"), 1)
-    return {"arm": arm, "budget": 10, "seed": seed, **counts, "macro": macro, "micro": macro, "head": None, "tail": 0.5}
+    measures = {"macro": macro, "micro": macro, "natural": macro, "head": None, "tail": 0.5}
+    return {"arm": arm, "budget": 10, "seed": seed, **counts, **measures}
 
 
 def test_differences_are_paired_by_seed() -> None:

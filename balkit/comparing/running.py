@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 import polars as pl
 
 from balkit import texts
+from balkit.comparing.elsewhere import read, refuse_unequal, taken
 from balkit.comparing.experiment import SHIPPED, Experiment, chosen, load
 from balkit.comparing.measuring import Measuring
-from balkit.comparing.summary import differences, markdown, means, shown
+from balkit.comparing.summary import differences, markdown, means, natural, shown
 from balkit.errors import MissingExtra, PoolError, RunError
 from balkit.events import Event, Notify
 from balkit.figures import arms_figure
@@ -67,19 +68,26 @@ def compare(
 
     `out` is comparisons/<name> if not given. Cells that are there are read back; one that was killed goes on where its
     run stood. `only`, `seeds` and `budgets` choose cells; without `run` none is run and what is there is put together.
-    `results` are results.json files of the same experiment, measured elsewhere: cells that are not in `out` yet are
-    taken from them. `teacher` stands in for the recipe's own. Raises `RunError` for an arm, seed or budget that is not
-    there, for results that cannot be read or are of other examples, and for a cell whose rows or training steps are not
-    those of the others at its budget; and what `balkit.run` raises.
+    `results` are results.json files of the same experiment, measured elsewhere: all their cells that `out` lacks are
+    copied into it, of a cell in two files that of the first. `teacher` stands in for the recipe's own. Raises
+    `RunError` for an arm, seed or budget that is not there, for results that cannot be read or are of other examples,
+    and for a cell whose rows, training steps or head domains are not those of the others at its budget; and what
+    `balkit.run` raises.
     """
     plan = experiment if isinstance(experiment, Experiment) else load(experiment)
     folder = Path(out) if out is not None else Path("comparisons") / plan.name
     wanted = chosen(plan, only=only, seeds=seeds, budgets=budgets)
+    elsewhere = [read(Path(file)) for file in results]
     pool = _pool(plan, folder)
-    material = texts.digest(sorted(pool.examples(origin="source")["example_id"]))
+    source = pool.examples(origin="source")
+    material = texts.digest(sorted(source["example_id"]))
     done = finished(plan, folder, material=material)
-    for file in results:
-        say(_take(plan, Path(file), folder, done, material=material))
+    for found in elsewhere:
+        new = taken(found, plan.cells(), done=done, material=material)
+        for name, body in new.items():
+            write(_file(folder, name), json.dumps(body, indent=1))
+        done |= new
+        say(found.told(new, versions=versions()))
     if run:
         todo = [cell for cell in wanted if cell.name not in done]
         clock = _Clock(list(done.values()), left=[cell.arm for cell in todo])
@@ -88,13 +96,14 @@ def compare(
         measuring = Measuring(pool, plan, teacher=teacher, notify=told)
         for number, cell in enumerate(todo, start=1):
             told.part = f"cell {number} of {len(todo)}: {cell}"
-            found = measuring.of(cell) | {"material": material}
-            _refuse_unequal(found, done.values())
-            write(_file(folder, cell.name), json.dumps(found, indent=1))
-            done[cell.name] = found
-            said = f"macro {100 * found['macro']:.1f} %, {found['seconds']:.0f} s"
-            say(f"[{number}/{len(todo)}] {cell}: {said}; {clock.after(cell.arm, found['seconds'])}")
-    return _result(plan, folder, done)
+            one = measuring.of(cell) | {"material": material}
+            refuse_unequal(one, done.values())
+            write(_file(folder, cell.name), json.dumps(one, indent=1))
+            done[cell.name] = one
+            said = f"macro {100 * one['macro']:.1f} %, {one['seconds']:.0f} s"
+            say(f"[{number}/{len(todo)}] {cell}: {said}; {clock.after(cell.arm, one['seconds'])}")
+    train = source.filter(pl.col("split") == "train").group_by("domain").len()
+    return _result(plan, folder, done, shares=dict(train.iter_rows()))
 
 
 def finished(experiment: Experiment, out: Path, *, material: str | None = None) -> dict[str, dict[str, Any]]:
@@ -124,34 +133,6 @@ def _file(folder: Path, name: str) -> Path:
     return folder / "cells" / f"{name}.json"
 
 
-def _take(experiment: Experiment, file: Path, folder: Path, done: dict[str, dict[str, Any]], *, material: str) -> str:
-    """Makes the cells of a results.json this folder's own and adds them to `done`; says how many."""
-    try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        heads = body["head"]
-        there = {
-            f"{cell['arm']}.{cell['budget']}.s{cell['seed']}": cell | {"head_domains": heads[str(cell["budget"])]}
-            for cell in body["cells"]
-        }
-        strange = [name for name, cell in there.items() if cell["material"] != material]
-        same = [
-            cell.name
-            for cell in experiment.cells()
-            if cell.name in there and there[cell.name]["recipe_digest"] == cell.recipe.run_digest()
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file}: cannot be read as a results.json ({type(error).__name__}: {error})") from error
-    if strange:
-        raise RunError(f"{file}: {strange[0]} is of other examples than this pool's; give results of the same pool")
-    new = [name for name in same if name not in done]
-    for name in new:
-        _refuse_unequal(there[name], done.values())
-        write(_file(folder, name), json.dumps(there[name], indent=1))
-        done[name] = there[name]
-    other = len(there) - len(same)
-    return f"{file}: {len(new)} cells taken" + f", {other} of another recipe are not" * (other > 0)
-
-
 def _pool(experiment: Experiment, folder: Path) -> Pool:
     if experiment.pool == SHIPPED:
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,19 +143,11 @@ def _pool(experiment: Experiment, folder: Path) -> Pool:
         raise RunError(f"experiment {experiment.name}: {error}") from error
 
 
-def _refuse_unequal(found: dict[str, Any], others: Iterable[dict[str, Any]]) -> None:
-    """Arms that were trained longer than others say nothing of their rows."""
-    for other in others:
-        if other["steps"] and other["budget"] == found["budget"] and found["steps"] not in (0, other["steps"]):
-            raise RunError(
-                f"arm {found['arm']}, seed {found['seed']}: {found['steps']:,} training steps, and {other['steps']:,} "
-                f"of {other['arm']}, seed {other['seed']}; give `train` the same batch_size, epochs and max_steps in "
-                "all arms"
-            )
-
-
-def _result(experiment: Experiment, folder: Path, done: dict[str, dict[str, Any]]) -> Comparison:
-    cells = list(finished(experiment, folder).values()) if done else []
+def _result(
+    experiment: Experiment, folder: Path, done: dict[str, dict[str, Any]], *, shares: dict[str, int]
+) -> Comparison:
+    order = [cell.name for cell in experiment.cells() if cell.name in done]
+    cells = [done[name] | {"natural": natural(done[name]["per_domain"], shares)} for name in order]
     body = {
         "experiment": experiment.model_dump(mode="json", exclude={"pool", "base"}) | {"base": experiment.base.name},
         "versions": versions(),

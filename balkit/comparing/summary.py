@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-MEASURES = ("macro", "micro", "head", "tail")
+MEASURES = ("macro", "micro", "natural", "head", "tail")
 
 #: Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond these the normal's.
 _T95 = (
@@ -42,6 +42,15 @@ def means(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             | {name: interval(values) if values else None for name, values in measured.items()}
         )
     return rows
+
+
+def natural(per_domain: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> float | None:
+    """Accuracy (0-1) where domains come as often as in the pool's real training `rows`; None where these have none.
+
+    An eval split is often flat or capped, so that `micro` does not show what balance costs the head.
+    """
+    total = sum(rows.get(domain, 0) for domain in per_domain)
+    return sum(one["accuracy"] * rows.get(domain, 0) for domain, one in per_domain.items()) / total if total else None
 
 
 def differences(cells: Sequence[Mapping[str, Any]], *, from_arms: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,9 +10,6 @@ from balkit.errors import need
 
 _MARKS = {"macro": ("o", "#1f4e79"), "head": ("^", "#7f7f7f"), "tail": ("v", "#c55a11")}
 
-#: A legend under its axes hides no point.
-_BELOW: dict[str, Any] = {"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.06), "ncols": 3}
-
 
 def arms_figure(body: Mapping[str, Any], file: Path) -> None:
     """Draw the results of `balkit compare` into an .svg or .png; the same results give the same bytes of SVG.
@@ -49,7 +46,7 @@ def _accuracies(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         points = [(at + offset, row[name]) for at, row in enumerate(rows) if row[name] is not None]
         _points(axis, points, mark=mark, colour=colour, label=name)
     axis.set_xlim(-2, 102)
-    axis.legend(**_BELOW)
+    _legend(axis)
 
 
 def _gains(axis: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> None:
@@ -61,7 +58,7 @@ def _gains(axis: Any, rows: Sequence[Mapping[str, Any]], arms: Sequence[str]) ->
         _points(axis, points, mark=mark, colour=colour, label=f"minus {other}")
     axis.set_title("macro, paired difference in points")
     if macro:
-        axis.legend(**_BELOW)
+        _legend(axis)
 
 
 def _budgets(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -71,7 +68,17 @@ def _budgets(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         values, spread = _with_ends([row["macro"] for row in mine])
         axis.errorbar([row["budget"] for row in mine], values, yerr=spread, marker="o", capsize=2, label=arm)
     axis.set_title("macro, %, by budget in rows")
-    axis.legend(frameon=False)
+    _legend(axis)
+
+
+def _legend(axis: Any) -> None:
+    """Under the axes, where it hides no point."""
+    from matplotlib.transforms import ScaledTranslation
+
+    below = ScaledTranslation(0, -20 / 72, axis.figure.dpi_scale_trans)
+    axis.legend(
+        frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=axis.transAxes + below, ncols=3
+    )
 
 
 def _points(axis: Any, points: Sequence[tuple[float, Mapping[str, Any]]], **look: str) -> None:
