@@ -136,7 +136,7 @@ def _rows(wishes: Wishes) -> str:
         "fill: [real, synthetic] # what a small domain lacks the teacher writes; add `repeat` to repeat rows instead\n"
         f"{named}"
         "balance:\n"
-        "  policy: adaptive # natural shares first, even ones last; when `uniform` is better: docs/balance.md\n"
+        "  policy: adaptive # natural shares first, even ones last; `uniform` or another: docs/balance.md\n"
         "select:\n"
         "  first: facility_location # stage 1 has no student yet: rows that stand for the others\n"
         "  then: ifd # later: rows that the student finds hard to answer; docs/selection.md has the others\n"
