@@ -1,7 +1,7 @@
 """Arms x seeds on one pool and one teacher record, with equal rows and steps: which part of a recipe is worth what."""
 
 from balkit.comparing.experiment import Cell, Experiment, load
-from balkit.comparing.running import Comparison, compare, finished
+from balkit.comparing.running import Comparison, compare
 from balkit.comparing.summary import differences, markdown, means, shown
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Experiment",
     "compare",
     "differences",
-    "finished",
     "load",
     "markdown",
     "means",

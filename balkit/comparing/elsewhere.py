@@ -1,4 +1,4 @@
-"""Cells that another machine measured, out of its results.json."""
+"""Cells that another machine measured, out of its results.json, and what makes cells comparable."""
 
 from __future__ import annotations
 

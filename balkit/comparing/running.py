@@ -81,7 +81,7 @@ def compare(
     pool = _pool(plan, folder)
     source = pool.examples(origin="source")
     material = texts.digest(sorted(source["example_id"]))
-    done = finished(plan, folder, material=material)
+    done = _finished(plan, folder, material=material)
     for found in elsewhere:
         new = taken(found, plan.cells(), done=done, material=material)
         for name, body in new.items():
@@ -106,7 +106,7 @@ def compare(
     return _result(plan, folder, done, shares=dict(train.iter_rows()))
 
 
-def finished(experiment: Experiment, out: Path, *, material: str | None = None) -> dict[str, dict[str, Any]]:
+def _finished(experiment: Experiment, out: Path, *, material: str) -> dict[str, dict[str, Any]]:
     """The measured cells of an experiment in a folder by name, in the experiment's order.
 
     A cell of another recipe than the experiment's now is left out, and so runs again. Raises `RunError` for cells of
@@ -123,7 +123,7 @@ def finished(experiment: Experiment, out: Path, *, material: str | None = None) 
             raise RunError(f"{file}: is no measured cell ({error}); delete it, and it is measured again") from error
         if body["recipe_digest"] != cell.recipe.run_digest():
             continue
-        if material is not None and body["material"] != material:
+        if body["material"] != material:
             raise RunError(f"{file}: the pool's examples were others then; compare into another folder (--out)")
         found[cell.name] = body
     return found
